@@ -29,4 +29,3 @@ func TestAListenerThatDiesOnTheWayInCostsNoPlace(t *testing.T) {
 		})
 	}
 }
-
