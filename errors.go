@@ -205,7 +205,9 @@ func (o *options) verdict(ctx context.Context, err error) Verdict {
 			return v
 		}
 		said := c(ctx, err)
-		v.Outcome = said.Outcome
+		if said.Outcome <= Ignored { // another number says nothing
+			v.Outcome = said.Outcome
+		}
 		if v.OpenFor <= 0 {
 			v.OpenFor = max(0, said.OpenFor)
 		}

@@ -364,11 +364,11 @@ func (m *machine) probeEnded(p *probe, e ending) {
 		}
 	default:
 		m.trial.ignored++
-		if asked := m.granted(e); asked > 0 {
-			m.open(nil, asked)
-		} else if m.trial.ignored >= m.cfg.HalfOpenMaxCalls {
-			m.open(m.explain(RuleProbeIgnored, float64(m.trial.ignored), float64(m.cfg.HalfOpenMaxCalls)), 0)
+		var t *Trip
+		if m.trial.ignored >= m.cfg.HalfOpenMaxCalls {
+			t = m.explain(RuleProbeIgnored, float64(m.trial.ignored), float64(m.cfg.HalfOpenMaxCalls))
 		}
+		m.open(t, m.granted(e))
 	}
 }
 
