@@ -22,6 +22,8 @@ type Event struct {
 	Hold    *Hold  // when Rule is hold
 	Reason  string // an operator's words
 	Dropped int    // events lost just before this one, because listeners fell 64 behind
+
+	wait time.Duration // until it admits again, when To is StateOpen
 }
 
 // A listener is one subscription.
@@ -151,7 +153,7 @@ func logTo(l *zap.Logger) func(Event) {
 	return func(e Event) {
 		fields := []zap.Field{zap.String("name", e.Breaker.Name()), zap.Stringer("from", e.From), zap.Stringer("to", e.To), zap.String("rule", string(e.Rule))}
 		if t := e.Trip; t != nil {
-			fields = append(fields, zap.Float64("observed", t.Observed), zap.Float64("threshold", t.Threshold), zap.Int("calls", t.Calls), zap.Duration("retry_after", t.wait))
+			fields = append(fields, zap.Float64("observed", t.Observed), zap.Float64("threshold", t.Threshold), zap.Int("calls", t.Calls), zap.Duration("retry_after", e.wait))
 		}
 		if e.Hold != nil && e.Hold.By != "" {
 			fields = append(fields, zap.String("by", e.Hold.By))

@@ -2,6 +2,7 @@ package breaker
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -293,10 +294,10 @@ func (m *machine) callEnded(c *call, e ending, slow bool) {
 			m.durations.add(m.now, 1, false)
 		}
 		m.verdicts.add(m.now, 1, e.Outcome == Failure)
-		m.run++
 		if e.Outcome == Success {
 			m.run = 0
 		} else {
+			m.run = min(m.run, math.MaxInt-1) + 1
 			m.errors.add(e.text)
 		}
 	}

@@ -94,7 +94,9 @@ type machine struct {
 
 // totals count since New and never go back, but for inFlight.
 type totals struct {
-	successful, failed, ignored, rejected, slow, inFlight int
+	successful, failed, ignored, rejected, slow int64
+
+	inFlight int
 }
 
 func newMachine(name string, cfg Config, base time.Time) machine {
@@ -238,9 +240,12 @@ func (m *machine) loseProbes() {
 	})
 }
 
+// behind reports whether a deadline is due by now.
+func (m *machine) behind(now time.Duration) bool { return m.earliest().due(max(now, m.now)) }
+
 // seen returns the machine as a look at now would find it, and changes nothing: getters use it.
 func (m *machine) seen(now time.Duration) *machine {
-	if d := m.earliest(); !d.due(max(now, m.now)) {
+	if !m.behind(now) {
 		return m
 	}
 	c := *m
@@ -274,7 +279,6 @@ func (m *machine) open(t *Trip, asked time.Duration) {
 	if t == nil {
 		return
 	}
-	t.wait = wait
 	if m.state == StateClosed {
 		m.freeze()
 	}
@@ -341,7 +345,7 @@ const maxHistory = 10
 func (m *machine) announce(e Event) {
 	e.To, e.At = m.shown(), m.time(m.now)
 	if e.To == StateOpen {
-		e.Trip = m.trip
+		e.Trip, e.wait = m.trip, m.until-m.now
 		if e.Rule == "" {
 			e.Rule = m.trip.Rule
 		}

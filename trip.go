@@ -1,6 +1,7 @@
 package breaker
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -52,8 +53,6 @@ type Trip struct {
 	// Errors are the five commonest texts among the last 128 failures since the breaker closed or began to probe,
 	// commonest first. See WithErrorText.
 	Errors []ErrorCount `json:"errors,omitempty"`
-
-	wait time.Duration // from At to Until, as first set
 }
 
 // ErrorCount is how often a failure had this text.
@@ -99,7 +98,7 @@ func rates(observed, threshold float64) string {
 	return strconv.FormatFloat(observed, 'f', digits, 64) + " >= " + strconv.FormatFloat(threshold, 'f', digits, 64)
 }
 
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+func seconds(s float64) time.Duration { return time.Duration(math.Round(s * float64(time.Second))) }
 
 // ruleTrip returns why the breaker must open, nil if it must not.
 func (m *machine) ruleTrip() *Trip {
@@ -147,29 +146,49 @@ func (m *machine) explain(r Rule, observed, threshold float64) *Trip {
 	return t
 }
 
-// errorTally counts the texts of the last failures.
+// errorTally counts the texts of the last failures. It knows sixteen texts at a time; a new one takes the place of the rarest,
+// so what is common stays listed however many different texts pass by.
 type errorTally struct {
 	texts [16]ErrorCount
-	last  [128]uint8 // which text each of the last failures had; len(texts) for one that found no place
-	count int
+	last  [128]uint8 // of each of the last failures: 1 + the place of its text, 0 when that has gone
+	next  int
 }
 
 func (t *errorTally) add(text string) {
-	slot := &t.last[t.count%len(t.last)]
-	if t.count >= len(t.last) && int(*slot) < len(t.texts) {
-		t.texts[*slot].Count--
+	slot := &t.last[t.next]
+	t.next = (t.next + 1) % len(t.last)
+	if *slot > 0 {
+		t.texts[*slot-1].Count--
+		*slot = 0
 	}
-	t.count++
 	i := slices.IndexFunc(t.texts[:], func(e ErrorCount) bool { return e.Count > 0 && e.Text == text })
 	if i < 0 {
-		i = slices.IndexFunc(t.texts[:], func(e ErrorCount) bool { return e.Count == 0 })
+		i = t.rarest()
+		t.texts[i] = ErrorCount{Text: text}
 	}
-	if i < 0 {
-		*slot = uint8(len(t.texts))
-		return
+	t.texts[i].Count++
+	*slot = uint8(i + 1)
+}
+
+// rarest frees the place of the text seen least often, of several the one not seen for longest.
+func (t *errorTally) rarest() (place int) {
+	var seen [len(t.texts)]int
+	for age := range t.last { // oldest first
+		if slot := t.last[(t.next+age)%len(t.last)]; slot > 0 {
+			seen[slot-1] = age
+		}
 	}
-	*slot = uint8(i)
-	t.texts[i] = ErrorCount{text, t.texts[i].Count + 1}
+	for i, e := range t.texts {
+		if cmp.Or(cmp.Compare(e.Count, t.texts[place].Count), cmp.Compare(seen[i], seen[place])) < 0 {
+			place = i
+		}
+	}
+	for i, slot := range t.last {
+		if int(slot) == place+1 {
+			t.last[i] = 0
+		}
+	}
+	return place
 }
 
 // commonest returns the five texts seen most often.
