@@ -37,7 +37,7 @@ func ExampleBreaker_Do() {
 }
 
 // A stream is judged by its end, and is alive while tokens come.
-func ExampleBreaker_Acquire() {
+func ExampleBreaker_Acquire_stream() {
 	llm := breaker.Must(breaker.New("llm", breaker.Config{SlowCallDuration: 20 * time.Second}))
 	stream := func(ctx context.Context) error {
 		p, err := llm.Acquire(ctx)
@@ -106,7 +106,7 @@ func ExampleBreaker_Apply() {
 	// <nil> 0.25
 }
 
-func ExampleBreaker_ForceOpen() {
+func ExampleBreaker_ForceOpen_release() {
 	b := breaker.Must(breaker.New("payments", breaker.Config{}))
 	b.ForceOpen(breaker.Hold{By: "ann", Reason: "migration"})
 	fmt.Println(b.Do(context.Background(), func(context.Context) error { return nil }))
