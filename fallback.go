@@ -97,7 +97,7 @@ func (p *Protected[Req, Res]) OrCache(cache Cache[Res], keyOf func(Req) string, 
 func (p *Protected[Req, Res]) OrCall(name string, call func(context.Context, Req) (Res, error), opts ...CallOption) *Protected[Req, Res] {
 	t, err := newTarget(name, call, opts)
 	if name == "" || name == sourcePrimary {
-		err = errors.Join(err, errors.New("its name must be neither empty nor that of the primary"))
+		err = errors.Join(err, errors.New("its name must be neither empty nor \"primary\""))
 	}
 	t.survives = true
 	return p.or(step[Req, Res]{name: name, call: &t}, err)
