@@ -30,7 +30,7 @@ type Entry[Res any] struct {
 // not copied: an answer that holds a pointer, slice or map is shared by everybody who gets it. The zero MemoryCache is ready
 // for use and holds 1000 entries. It is safe for concurrent use and must not be copied.
 type MemoryCache[Res any] struct {
-	max int
+	size int
 
 	mu     sync.Mutex // guards the fields below
 	byKey  map[string]*list.Element
@@ -44,8 +44,8 @@ type keyed[Res any] struct {
 
 const defaultMemoryCache = 1000
 
-// NewMemoryCache returns an empty cache of at most max entries; zero or less means 1000.
-func NewMemoryCache[Res any](max int) *MemoryCache[Res] { return &MemoryCache[Res]{max: max} }
+// NewMemoryCache returns an empty cache of at most size entries; zero or less means 1000.
+func NewMemoryCache[Res any](size int) *MemoryCache[Res] { return &MemoryCache[Res]{size: size} }
 
 // Load implements [Cache]. Its error is nil.
 func (c *MemoryCache[Res]) Load(_ context.Context, key string) (Entry[Res], bool, error) {
@@ -80,10 +80,10 @@ func (c *MemoryCache[Res]) Store(_ context.Context, key string, entry Entry[Res]
 }
 
 func (c *MemoryCache[Res]) limit() int {
-	if c.max <= 0 {
+	if c.size <= 0 {
 		return defaultMemoryCache
 	}
-	return c.max
+	return c.size
 }
 
 // cacheGrace is what a write may take, and a read that begins after the caller's deadline.

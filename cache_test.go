@@ -264,14 +264,14 @@ func TestAMemoryCacheForgetsWhatWasNotUsedForLongest(t *testing.T) {
 	put := func(key string, v int) { require.NoError(t, c.Store(ctx, key, breaker.Entry[int]{Value: v})) }
 	holds := func(want string) {
 		t.Helper()
-		got := ""
-		for _, key := range strings.Split("abcde", "") {
+		var got strings.Builder
+		for key := range strings.SplitSeq("abcde", "") {
 			if e, ok, err := c.Load(ctx, key); ok {
 				require.NoError(t, err)
-				got += fmt.Sprintf("%s%d", key, e.Value)
+				got.WriteString(fmt.Sprintf("%s%d", key, e.Value))
 			}
 		}
-		require.Equal(t, want, got)
+		require.Equal(t, want, got.String())
 	}
 	put("a", 1)
 	put("b", 2)

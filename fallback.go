@@ -335,15 +335,9 @@ func panicSite() string {
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs)])
 	for panicking := false; ; {
 		frame, more := frames.Next()
-		internal := strings.HasPrefix(frame.Function, "runtime.")
-		switch {
-		case frame.Function == "runtime.gopanic":
-			panicking = true
-		case panicking && !internal:
+		if panicking && !strings.HasPrefix(frame.Function, "runtime.") || !more {
 			return fmt.Sprintf("%s:%d", filepath.Base(frame.File), frame.Line)
 		}
-		if !more {
-			return "an unknown place"
-		}
+		panicking = panicking || frame.Function == "runtime.gopanic"
 	}
 }

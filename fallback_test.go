@@ -376,6 +376,15 @@ func TestOnceTheCallerHasCancelledNothingRuns(t *testing.T) {
 		require.Equal(t, context.Canceled, err)
 		require.Zero(t, b.Status().Metrics.TotalCalls)
 	})
+	t.Run("to the breaker it is ignored", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		b := upstream()
+		p := breaker.Protect(b, hangUp(cancel, errUpstream), breaker.Within(time.Hour)).OrValue("sorry")
+		_, err := p.Do(ctx, "x")
+		require.ErrorIs(t, err, errUpstream)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, 1, b.Status().Metrics.IgnoredCalls)
+	})
 	t.Run("an answer that came all the same is an answer", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		p := breaker.Protect(upstream(), func(context.Context, prompt) (reply, error) { cancel(); return "yes", nil })
@@ -480,6 +489,19 @@ func TestAProtectedNeverChanges(t *testing.T) {
 	_, err := base.Do(t.Context(), "x")
 	require.ErrorIs(t, err, errUpstream)
 
+	cached := breaker.Protect(upstream(), answers("yes").ask)
+	for range 3 {
+		cached = cached.OrCache(nil, itself, time.Minute)
+	}
+	left, right := breaker.NewMemoryCache[reply](1), breaker.NewMemoryCache[reply](1)
+	c, _ := cached.OrCache(left, itself, time.Minute), cached.OrCache(right, itself, time.Minute)
+	_, err = c.Do(t.Context(), "x")
+	require.NoError(t, err)
+	_, found, _ := left.Load(t.Context(), "x")
+	require.True(t, found)
+	_, found, _ = right.Load(t.Context(), "x")
+	require.False(t, found)
+
 	rules := []func(prompt) (reply, bool){greeting}
 	p := base.OrRules(rules...)
 	rules[0] = nil
@@ -500,6 +522,17 @@ func TestThroughPutsAStepBehindItsOwnBreaker(t *testing.T) {
 	require.Equal(t, 4, local.Status().Metrics.RejectedCalls)
 	require.Equal(t, 5, local.Status().Metrics.FailedCalls)
 	require.Equal(t, 5, b.Status().Metrics.FailedCalls)
+}
+
+func TestACallInsideAProbeJoinsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := breaker.Must(breaker.New("llm", breaker.Config{HalfOpenMaxCalls: 1, OpenTimeoutJitter: breaker.Off}))
+		b.Trip("")
+		time.Sleep(30 * time.Second)
+		_, err := breaker.Protect(b, breaker.Protect(b, answers("yes").ask).Do).Do(t.Context(), "x")
+		require.NoError(t, err)
+		require.Equal(t, 1, b.Status().HalfOpenSuccesses)
+	})
 }
 
 func TestWithinBoundsOnlyItsOwnStep(t *testing.T) {

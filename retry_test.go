@@ -109,6 +109,15 @@ func TestHugeRetrySettingsDoNotRunOver(t *testing.T) {
 		require.ErrorIs(t, err, errUpstream)
 		require.EqualValues(t, 1, llm.made.Load())
 	})
+	synctest.Test(t, func(t *testing.T) {
+		const year = 365 * 24 * time.Hour
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(200*year, cancel)
+		llm := failsWith(errUpstream)
+		_, err := breaker.Protect(upstream(), llm.ask, breaker.Retry(9, 150*year)).Do(ctx, "x")
+		require.ErrorIs(t, err, context.Canceled)
+		require.EqualValues(t, 2, llm.made.Load(), "the second pause is longer still, not none")
+	})
 }
 
 func TestAfterOpenForRetryWaitsUntilTheBreakerAdmits(t *testing.T) {
