@@ -28,10 +28,10 @@ type Protected[Req, Res any] struct {
 	invalid error
 }
 
-// Result is an answer and the account of how it came about.
+// Result is an answer and the account of how it came about. When nobody answered, Value and Source are empty.
 type Result[Res any] struct {
 	Value    Res
-	Source   string        // who answered: "primary", "cache", "rule", "default", or the name given to OrCall; empty when nobody did
+	Source   string        // who answered: "primary" (also when its error is returned as it is), "cache", "rule", "default", or a name given to OrCall
 	Degraded bool          // somebody else than the primary answered
 	Age      time.Duration // of an answer from the cache, since the primary gave it; never below zero
 	Cause    error         // why the primary did not answer, the last of its attempts; nil when it did
@@ -77,7 +77,7 @@ func Protect[Req, Res any](b *Breaker, call func(context.Context, Req) (Res, err
 //
 // Only answers of the primary are stored, after its call has ended, on the caller's goroutine, which waits for at most 100 ms if
 // the cache respects its context: that is not cancelled with the caller's. So is a read that begins after the deadline. Errors
-// and panics of the cache and of keyOf reach no caller; they are counted by [Protected.CacheErrors].
+// and panics of the cache and of keyOf take no answer away; [Protected.CacheErrors] counts them.
 func (p *Protected[Req, Res]) OrCache(cache Cache[Res], keyOf func(Req) string, maxAge time.Duration) *Protected[Req, Res] {
 	if maxAge <= 0 {
 		return p
@@ -139,9 +139,10 @@ func (p *Protected[Req, Res]) CacheErrors() (n uint64) {
 
 // Call returns the first answer along the chain, and how it came about.
 //
-// The error is nil whenever somebody answered. Otherwise it is that of the primary, if that ends the matter (see [Protected])
-// or nothing else was tried; that of the context, once the caller has cancelled; else one error that names every attempt and
-// matches each of their errors with [errors.Is]. Cause and Attempts are filled in either way.
+// The error is nil whenever somebody answered, unless the answer of the primary is itself an error (see [Expect]). Otherwise it
+// is that of the primary, if that ends the matter (see [Protected]) or nothing else was tried; that of the context, once the
+// caller has cancelled; else one error that names every attempt and matches each of their errors with [errors.Is]. Cause and
+// Attempts are filled in either way.
 func (p *Protected[Req, Res]) Call(ctx context.Context, req Req) (Result[Res], error) {
 	return p.answer(ctx, req, true)
 }
