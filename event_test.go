@@ -218,6 +218,32 @@ func TestAListenerThatDies(t *testing.T) {
 	}
 }
 
+// Each of 50 events, caused by the first, meets a listener that panics and one that exits; all are delivered to the third.
+func TestListenersThatDieOneAfterTheOther(t *testing.T) {
+	var d diary
+	b := newBreaker(t, breaker.Config{}, breaker.WithListener(func(e breaker.Event) {
+		if e.Seq == 1 {
+			for range 25 {
+				e.Breaker.Reset("")
+				e.Breaker.Trip("")
+			}
+		}
+		panic("listener")
+	}), breaker.WithListener(func(e breaker.Event) {
+		if e.Seq%5 == 0 {
+			runtime.Goexit()
+		}
+	}), breaker.WithListener(d.hear))
+	returned := false
+	exits(func() { _ = caught(func() { b.Trip(""); returned = true }) })
+	require.False(t, returned)
+	require.Len(t, d.heard, 51)
+	requireSeq(t, d.heard)
+	exits(func() { _ = caught(func() { b.Reset("") }) })
+	require.Len(t, d.heard, 52)
+	require.NoError(t, end(b, nil))
+}
+
 func TestTripTextsShowTheDurationsAsConfigured(t *testing.T) {
 	for ms := range 5000 {
 		d := time.Duration(ms+1) * time.Millisecond
