@@ -1,11 +1,13 @@
 package breaker
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"iter"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -76,17 +78,17 @@ type Registry struct {
 	opts      []Option
 	logger    *zap.Logger // never nil
 	listeners listeners
-	entries   sync.Map      // name to *entry: read without the lock, changed under it
+	members   sync.Map      // name to *member: read without the lock, changed under it
 	overflow  atomic.Uint64 // unregistered breakers made
 
 	mu     sync.Mutex     // guards the fields below
 	config RegistryConfig // resolved
-	ring   []*entry       // all that are registered; the hand passes them in turn
+	ring   []*member      // all that are registered; the hand passes them in turn
 	hand   int
 	warned time.Time // when overflow was last logged
 }
 
-type entry struct {
+type member struct {
 	name    string
 	breaker *Breaker
 	own     *Config     // given to Register, resolved; nil for others
@@ -129,13 +131,13 @@ func (r *Registry) Breaker(name string) *Breaker {
 	return b
 }
 
-// lookup returns the entry of a name, and notes that it was used.
-func (r *Registry) lookup(name string) *entry {
-	v, ok := r.entries.Load(name)
+// lookup returns the member of a name, and notes that it was used.
+func (r *Registry) lookup(name string) *member {
+	v, ok := r.members.Load(name)
 	if !ok {
 		return nil
 	}
-	e := v.(*entry)
+	e := v.(*member)
 	if !e.used.Load() { // a shared cache line is written once a sweep, not once a call
 		e.used.Store(true)
 	}
@@ -148,7 +150,7 @@ func (r *Registry) create(name string) (b *Breaker, full bool) {
 	if e := r.lookup(name); e != nil {
 		return e.breaker, false
 	}
-	e := r.newEntryLocked(name, nil, nil)
+	e := r.newMemberLocked(name, nil, nil)
 	if !r.makeRoomLocked() {
 		return e.breaker, true
 	}
@@ -193,7 +195,7 @@ func (r *Registry) Register(name string, cfg Config, opts ...Option) (*Breaker, 
 	if !r.makeRoomLocked() {
 		return nil, fmt.Errorf("breaker: no room for %q: all %d breakers must stay; raise MaxBreakers", name, len(r.ring))
 	}
-	e := r.newEntryLocked(name, &resolved, opts)
+	e := r.newMemberLocked(name, &resolved, opts)
 	r.insertLocked(e)
 	return e.breaker, nil
 }
@@ -231,11 +233,11 @@ func (r *Registry) All() iter.Seq2[string, *Breaker] {
 	}
 }
 
-func (r *Registry) sorted() []*entry {
+func (r *Registry) sorted() []*member {
 	r.mu.Lock()
 	all := slices.Clone(r.ring)
 	r.mu.Unlock()
-	slices.SortFunc(all, func(a, b *entry) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(all, func(a, b *member) int { return strings.Compare(a.name, b.name) })
 	return all
 }
 
@@ -258,7 +260,7 @@ func (r *Registry) Apply(cfg RegistryConfig) error {
 }
 
 // applyResolved returns the breakers it changed: their listeners must be called, and not under the lock.
-func (r *Registry) applyResolved(resolved RegistryConfig) []*entry {
+func (r *Registry) applyResolved(resolved RegistryConfig) []*member {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.config = resolved
@@ -279,20 +281,20 @@ func (r *Registry) configOfLocked(name string, own *Config) Config {
 	return r.config.Default
 }
 
-func (r *Registry) newEntryLocked(name string, own *Config, opts []Option) *entry {
+func (r *Registry) newMemberLocked(name string, own *Config, opts []Option) *member {
 	all := slices.Concat(r.opts, opts, []Option{func(o *options) { o.shared = &r.listeners }})
-	return &entry{name: name, breaker: newBreaker(name, r.configOfLocked(name, own), all), own: own}
+	return &member{name: name, breaker: newBreaker(name, r.configOfLocked(name, own), all), own: own}
 }
 
-func (r *Registry) insertLocked(e *entry) {
+func (r *Registry) insertLocked(e *member) {
 	e.place = len(r.ring)
 	r.ring = append(r.ring, e)
-	r.entries.Store(e.name, e)
+	r.members.Store(e.name, e)
 }
 
 // removeLocked gives the place of e to the last in the ring.
-func (r *Registry) removeLocked(e *entry) {
-	r.entries.Delete(e.name)
+func (r *Registry) removeLocked(e *member) {
+	r.members.Delete(e.name)
 	last := len(r.ring) - 1
 	r.ring[e.place] = r.ring[last]
 	r.ring[e.place].place = e.place
@@ -305,7 +307,7 @@ func (r *Registry) addServicesLocked() {
 	for _, name := range slices.Sorted(maps.Keys(r.config.Services)) {
 		if r.lookup(name) == nil {
 			r.makeRoomLocked()
-			r.insertLocked(r.newEntryLocked(name, nil, nil))
+			r.insertLocked(r.newMemberLocked(name, nil, nil))
 		}
 	}
 }
@@ -330,7 +332,7 @@ func (r *Registry) makeRoomLocked() bool {
 	return true
 }
 
-func (r *Registry) mustStayLocked(e *entry) bool {
+func (r *Registry) mustStayLocked(e *member) bool {
 	_, configured := r.config.Services[e.name]
 	return configured || e.own != nil || !e.breaker.idle()
 }
@@ -348,4 +350,70 @@ func cleanName(name string) string {
 		end--
 	}
 	return short[:end] + suffix
+}
+
+// watchInterval is how often Watch reads its file. Reading beats waiting for notices of change: it works on every file system,
+// through replaced links and mounted secrets, and costs a few microseconds.
+const watchInterval = time.Second
+
+// Watch keeps the registry at what the YAML file says (see [LoadFile]) until ctx is done, and returns ctx's error. It applies
+// the file at once and whenever its content has changed and stood still for a second, so a half-written file is not taken for
+// a whole one. A file that cannot be read or is wrong is logged, once for each content, and changes nothing. MaxBreakers stays.
+// Listeners that Apply has to call run on Watch's goroutine.
+func (r *Registry) Watch(ctx context.Context, path string) error {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	var seen, taken reading
+	for ctx.Err() == nil {
+		now := read(path)
+		if settled := now == seen || seen == (reading{}); settled && now != taken {
+			r.take(path, now)
+			taken = now
+		}
+		seen = now
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+	return ctx.Err()
+}
+
+// reading is what was found at a path. The zero value is none yet.
+type reading struct {
+	content string
+	problem string // why it could not be read
+	done    bool
+}
+
+func read(path string) reading {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return reading{problem: err.Error(), done: true}
+	}
+	return reading{content: string(content), done: true}
+}
+
+// take applies what was read, or says why not.
+func (r *Registry) take(path string, found reading) {
+	err := errors.New(found.problem)
+	if found.problem == "" {
+		err = r.applyFile(found.content)
+	}
+	if err != nil {
+		r.logger.Error("circuit breaker configuration not reloaded: the settings in force stay", zap.String("path", path), zap.Error(err))
+		return
+	}
+	r.logger.Info("circuit breaker configuration loaded", zap.String("path", path))
+}
+
+func (r *Registry) applyFile(content string) error {
+	file, err := ParseFile([]byte(content))
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	file.Breakers.MaxBreakers = r.config.MaxBreakers
+	r.mu.Unlock()
+	return r.Apply(file.Breakers)
 }
