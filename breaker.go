@@ -158,10 +158,17 @@ func (b *Breaker) begin(ctx context.Context, p *Permit) (context.Context, error)
 	return p.Context(ctx), nil
 }
 
+// admit lets a call in. Listeners hear first of what fell due since the last look: one that panics must not take an admission
+// with it, whose permit nobody would hold.
 func (b *Breaker) admit(ctx context.Context, p *Permit) error {
 	parent := b.probeOf(ctx)
 	now := b.lock()
-	defer b.notify()
+	for b.machine.behind(now) {
+		b.machine.advance(now)
+		b.unlock()
+		b.notify()
+		now = b.lock()
+	}
 	defer b.unlock()
 	c, refusal := b.machine.admit(now, parent)
 	if refusal != nil {
@@ -230,12 +237,25 @@ func (b *Breaker) Apply(cfg Config) error {
 	if err != nil {
 		return err
 	}
+	b.applyResolved(resolved)
+	b.notify()
+	return nil
+}
+
+// applyResolved leaves calling the listeners to its caller, which may hold a lock.
+func (b *Breaker) applyResolved(resolved Config) {
 	now := b.lock()
-	defer b.notify()
 	defer b.unlock()
 	b.machine.advance(now)
 	b.machine.apply(resolved)
-	return nil
+}
+
+// idle reports whether nothing would be lost with this breaker but the numbers of a closed one that nobody is calling.
+func (b *Breaker) idle() bool {
+	now := b.lock()
+	defer b.mu.Unlock()
+	m := b.machine.seen(now)
+	return m.shown() == StateClosed && !m.ramping && m.totals.inFlight == 0
 }
 
 // Trip opens the breaker now, as a rule would: it recovers by itself. An open one stays so at least as long as a new opening
