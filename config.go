@@ -353,6 +353,7 @@ type Problem struct {
 	Want  string // what is allowed
 }
 
+// String says where the problem is, what was found and what is allowed, in one line.
 func (p Problem) String() string {
 	var b strings.Builder
 	if p.Line > 0 {

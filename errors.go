@@ -77,21 +77,14 @@ func roundWait(d time.Duration) time.Duration {
 	return d.Round(100 * time.Millisecond)
 }
 
-// Outcome is what a call's end means to the breaker.
+// Outcome is what a call's end means to the breaker. Zero, or any other number, is unset.
 type Outcome uint8
 
 const (
-	OutcomeUnset   Outcome = 0 // not decided: the next classifier is asked, at last [Classify]
-	OutcomeSuccess Outcome = 1
-	OutcomeFailure Outcome = 2
-	OutcomeIgnored Outcome = 3 // says nothing about the upstream: no rule counts it
-)
-
-// Success, Failure and Ignored are the outcomes a [Classifier] chooses from.
-const (
-	Success = OutcomeSuccess
-	Failure = OutcomeFailure
-	Ignored = OutcomeIgnored
+	unset   Outcome = 0 // not decided: the next classifier is asked, at last Classify
+	Success Outcome = 1 // the upstream answered
+	Failure Outcome = 2 // it did not, or not as it should
+	Ignored Outcome = 3 // says nothing about the upstream: no rule counts it
 )
 
 // String returns "unset", "success", "failure" or "ignored".
@@ -123,7 +116,7 @@ type Classifier func(ctx context.Context, err error) Verdict
 // A nil error is a success.
 func Classify(ctx context.Context, err error) Verdict {
 	v := marked(err)
-	if v.Outcome == OutcomeUnset {
+	if v.Outcome == unset {
 		v.Outcome = unmarked(ctx, err)
 	}
 	return v
@@ -207,7 +200,7 @@ func (o *options) verdict(ctx context.Context, err error) Verdict {
 	}
 	v := marked(err)
 	for _, c := range o.classifiers {
-		if v.Outcome != OutcomeUnset {
+		if v.Outcome != unset {
 			return v
 		}
 		said := c(ctx, err)
@@ -218,7 +211,7 @@ func (o *options) verdict(ctx context.Context, err error) Verdict {
 			v.OpenFor = max(0, said.OpenFor)
 		}
 	}
-	if v.Outcome == OutcomeUnset {
+	if v.Outcome == unset {
 		v.Outcome = unmarked(ctx, err)
 	}
 	return v

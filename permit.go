@@ -222,7 +222,7 @@ func (m *machine) settle(now time.Duration, c *call, e ending) bool {
 	}
 	slow := m.slow(c)
 	m.settled(e.Outcome)
-	if slow && e.Outcome != OutcomeUnset {
+	if slow && e.Outcome != unset {
 		m.totals.slow++
 	}
 	switch {

@@ -310,7 +310,7 @@ func (m *machine) recover() {
 
 // endRamp forgets the outage.
 func (m *machine) endRamp() {
-	m.ramping, m.reopened, m.trip = false, 0, nil
+	m.ramping, m.reopened, m.trip, m.refusal = false, 0, nil, nil
 }
 
 func (m *machine) emptyWindow() {
@@ -324,6 +324,7 @@ func (m *machine) emptyWindow() {
 func (m *machine) enter(s State, e Event) {
 	e.From = m.shown()
 	m.state = s
+	m.refusal = nil // under a hold it names the trip below
 	if m.hold == nil {
 		m.beginPeriod()
 		m.announce(e)
