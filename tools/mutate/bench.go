@@ -17,7 +17,7 @@ import (
 type bench struct {
 	dir     string // of the package
 	scratch string
-	cache   string    // the go command's build cache: one of its own, since each mutant leaves megabytes in it
+	cache   string    // a build cache of its own, since each mutant leaves megabytes in it; empty for that of the go command
 	begun   time.Time // what is newer in the cache is of mutants
 	skip    string
 	timeout time.Duration
@@ -42,11 +42,12 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	cache, err := filepath.Abs(filepath.Join(filepath.Dir(o.kept), "mutate-cache"))
-	if err != nil {
-		return nil, err
+	b := &bench{dir: dir, scratch: scratch, begun: time.Now(), skip: o.skip, timeout: o.timeout}
+	if o.cache != "" {
+		if b.cache, err = filepath.Abs(o.cache); err != nil {
+			return nil, err
+		}
 	}
-	b := &bench{dir: dir, scratch: scratch, cache: cache, begun: time.Now(), skip: o.skip, timeout: o.timeout}
 	profile := filepath.Join(scratch, "cover.out")
 	if out, err := b.command(ctx, "go", "test", "-short", "-vet=off", "-count=1", "-skip", b.skip, "-coverprofile", profile, ".").CombinedOutput(); err != nil {
 		b.close()
@@ -81,6 +82,9 @@ func (b *bench) measure(ctx context.Context) error {
 // close removes the mutants and what they left in the cache; the dependencies stay there for the next run.
 func (b *bench) close() {
 	os.RemoveAll(b.scratch)
+	if b.cache == "" {
+		return
+	}
 	filepath.WalkDir(b.cache, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return nil
@@ -95,7 +99,9 @@ func (b *bench) close() {
 func (b *bench) command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = b.dir
-	cmd.Env = append(os.Environ(), "GOCACHE="+b.cache)
+	if b.cache != "" {
+		cmd.Env = append(os.Environ(), "GOCACHE="+b.cache)
+	}
 	return cmd
 }
 

@@ -27,6 +27,7 @@ import (
 type options struct {
 	files      []string
 	kept       string
+	cache      string
 	equivalent string
 	skip       string
 	jobs       int
@@ -39,6 +40,7 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.kept, "kept", "bin/mutants.json", "`file` for the results")
+	flag.StringVar(&o.cache, "cache", "bin/mutate-cache", "`folder` for a build cache; empty: that of the go command")
 	flag.StringVar(&o.equivalent, "equivalent", "tools/mutate/equivalent.txt", "`file` that lists equivalent mutants with the reason")
 	flag.StringVar(&o.skip, "skip", "", "leave out the tests that match this `regexp`")
 	flag.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "mutants at a time")
