@@ -165,7 +165,7 @@ func typeLines(fset *token.FileSet, spec *ast.TypeSpec) []string {
 		head += " ="
 	}
 	var members *ast.FieldList
-	kind := ""
+	var kind string
 	switch t := spec.Type.(type) {
 	case *ast.StructType:
 		kind, members = " struct", t.Fields

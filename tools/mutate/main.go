@@ -14,6 +14,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -99,8 +100,11 @@ type sources struct {
 
 func loadPackage(files []string) (*sources, error) {
 	names, err := filepath.Glob("*.go")
-	if err != nil || len(names) == 0 {
-		return nil, fmt.Errorf("no Go files here: %v", err)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return nil, errors.New("no Go files here")
 	}
 	p := &sources{text: map[string][]byte{}, hash: map[string]string{}}
 	var everything []byte

@@ -83,7 +83,9 @@ func (r *results) add(one result) {
 	defer r.mu.Unlock()
 	r.last[one.ID] = one
 	line, _ := json.Marshal(one)
-	r.file.Write(append(line, '\n'))
+	if _, err := r.file.Write(append(line, '\n')); err != nil {
+		fmt.Fprintln(os.Stderr, "mutate: the result is not kept:", err)
+	}
 }
 
 // complete runs what has no result yet.
@@ -108,17 +110,7 @@ func (r *results) complete(ctx context.Context, p *sources, o options, equivalen
 	for range o.jobs {
 		workers.Go(func() {
 			for m := range queue {
-				f, err := b.try(ctx, m, p.text[m.File])
-				if err != nil {
-					if ctx.Err() == nil {
-						fmt.Fprintln(os.Stderr, "mutate:", m.ID, err)
-					}
-					continue
-				}
-				r.add(result{m.ID, p.hash[m.File], p.all, f})
-				if f.unnoticed() {
-					fmt.Printf("%-9s %s:%d %s\n", f, m.File, m.line, m.ID)
-				}
+				r.tryOne(ctx, b, m, p)
 			}
 		})
 	}
@@ -136,50 +128,68 @@ func (r *results) complete(ctx context.Context, p *sources, o options, equivalen
 	return nil
 }
 
-// report prints a line for each file and every survivor, and returns the score.
-func (r *results) report(out io.Writer, p *sources, equivalent map[string]string) (score float64) {
-	type count struct{ noticed, unnoticed, equivalent int }
-	byFile := map[string]*count{}
-	var total count
+// tryOne notes the fate of a mutant. One that could not be tried stays without a result.
+func (r *results) tryOne(ctx context.Context, b *bench, m *mutant, p *sources) {
+	f, err := b.try(ctx, m, p.text[m.File])
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "mutate:", m.ID, err)
+		return
+	case f.unnoticed():
+		fmt.Printf("%-9s %s:%d %s\n", f, m.File, m.line, m.ID)
+	}
+	r.add(result{m.ID, p.hash[m.File], p.all, f})
+}
+
+// tally counts the mutants of a file, or of all.
+type tally struct{ noticed, unnoticed, equivalent int }
+
+func (t *tally) score() float64 {
+	if n := t.noticed + t.unnoticed; n > 0 {
+		return 100 * float64(t.noticed) / float64(n)
+	}
+	return 100
+}
+
+// report prints every survivor and a line for each file, and returns the score.
+func (r *results) report(out io.Writer, p *sources, equivalent map[string]string) float64 {
+	byFile := map[string]*tally{}
+	var total tally
 	fmt.Fprintln(out, "\nsurvivors:")
 	for _, m := range p.mutants {
-		c := byFile[m.File]
-		if c == nil {
-			c = new(count)
-			byFile[m.File] = c
+		if byFile[m.File] == nil {
+			byFile[m.File] = new(tally)
 		}
 		one, ran := r.last[m.ID]
-		switch {
-		case equivalent[m.ID] != "":
-			c.equivalent++
-			total.equivalent++
-		case !ran || one.Fate == invalid:
-		case one.Fate.unnoticed():
-			c.unnoticed++
-			total.unnoticed++
+		for _, t := range []*tally{byFile[m.File], &total} {
+			switch {
+			case equivalent[m.ID] != "":
+				t.equivalent++
+			case !ran || one.Fate == invalid:
+			case one.Fate.unnoticed():
+				t.unnoticed++
+			default:
+				t.noticed++
+			}
+		}
+		if ran && one.Fate.unnoticed() && equivalent[m.ID] == "" {
 			fmt.Fprintf(out, "  %s:%d %s (%s)\n", m.File, m.line, m.ID, one.Fate)
-		default:
-			c.noticed++
-			total.noticed++
 		}
 	}
 	fmt.Fprintln(out)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "file\tmutants\tnoticed\tsurvived\tequivalent\tscore\t")
-	row := func(name string, c *count) float64 {
-		score := 100.0
-		if n := c.noticed + c.unnoticed; n > 0 {
-			score = 100 * float64(c.noticed) / float64(n)
-		}
-		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%.1f%%\t\n", name, c.noticed+c.unnoticed, c.noticed, c.unnoticed, c.equivalent, score)
-		return score
+	row := func(name string, t *tally) {
+		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%.1f%%\t\n", name, t.noticed+t.unnoticed, t.noticed, t.unnoticed, t.equivalent, t.score())
 	}
 	for _, name := range slices.Sorted(maps.Keys(byFile)) {
 		row(name, byFile[name])
 	}
-	score = row("all", &total)
+	row("all", &total)
 	table.Flush()
-	return score
+	return total.score()
 }
 
 // readEquivalent reads the mutants that behave like the code: a line with the ID, then indented lines that say why.

@@ -97,10 +97,10 @@ func (r *report) testEnded(at name, action string) {
 
 func (r *report) packageEnded(e event) {
 	at := name{pkg: e.Package}
-	switch {
-	case e.Action == "pass":
+	switch e.Action {
+	case "pass":
 		fmt.Fprintf(r.out, "ok   %s  %.1fs\n", e.Package, e.Elapsed)
-	case e.Action == "fail":
+	case "fail":
 		fmt.Fprintf(r.out, "FAIL %s  %.1fs\n", e.Package, e.Elapsed)
 		if !r.failed[e.Package] {
 			fmt.Fprint(r.out, indent(r.text(at)))
