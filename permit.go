@@ -38,7 +38,8 @@ func (p *Permit) Done(err error) (first bool) {
 	if p == nil || !p.claimed.CompareAndSwap(false, true) {
 		return false
 	}
-	return p.end(err)
+	_, first = p.end(err)
+	return first
 }
 
 // Cancel gives the permit back without a verdict, in no total. After Done it does nothing, so it can be deferred.
@@ -59,12 +60,13 @@ func (p *Permit) Context(ctx context.Context) context.Context {
 }
 
 // end decides what err means, outside the lock, and settles. Until that is known the call has failed: a classifier may panic.
-func (p *Permit) end(err error) (first bool) {
+func (p *Permit) end(err error) (v Verdict, first bool) {
 	if err == nil {
-		return p.settle(ending{Verdict: Verdict{Outcome: Success}})
+		v = Verdict{Outcome: Success}
+		return v, p.settle(ending{Verdict: v})
 	}
 	e := ending{Verdict: Verdict{Outcome: Failure}}
-	defer func() { first = p.settle(e) }()
+	defer func() { v, first = e.Verdict, p.settle(e) }()
 	if err == errDidNotReturn {
 		e.text = p.breaker.options.text(err)
 		return
