@@ -151,7 +151,8 @@ ci-fuzz: fuzz
 
 .PHONY: ci-demo
 ci-demo:
-	@if ls examples/rag/*.go >/dev/null 2>&1; then $(GO) run ./examples/rag demo; else echo "no demo yet"; fi
+	@echo "== the demo, with what is built into it"
+	env -u REDIS_URL -u DATABASE_URL $(GO) run ./examples/rag demo
 
 .PHONY: ci-total
 ci-total:

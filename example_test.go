@@ -5,7 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -106,4 +109,87 @@ func ExampleBreaker_ForceOpen() {
 	// Output:
 	// breaker: "payments" is forced open by ann: migration
 	// closed
+}
+
+const settings = `
+version: "1.0"
+circuit_breaker:
+  default:
+    timeout_seconds: 30
+    failure_rate_threshold: 0.5
+    window_seconds: 60
+    slow_call_duration_threshold: 2s
+  services:
+    llm:
+      slow_call_duration_threshold: 20s
+      ramp_up_seconds: 30
+`
+
+func ExampleLoadFile() {
+	path := filepath.Join(os.TempDir(), fmt.Sprintf("breakers-%d.yaml", os.Getpid()))
+	defer os.Remove(path)
+	_ = os.WriteFile(path, []byte(settings), 0o600)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	serve := func(r *breaker.Registry) {
+		fmt.Println(r.Breaker("llm").Config().SlowCallDuration, r.Breaker("vectordb").Config().SlowCallDuration)
+	}
+	run := func() error {
+		file, err := breaker.LoadFile(path)
+		if err != nil {
+			return err // lists everything that is wrong with it
+		}
+		registry, err := breaker.NewRegistry(file.Breakers)
+		if err != nil {
+			return err
+		}
+		go registry.Watch(ctx, path) // takes over changes until ctx is done
+		serve(registry)
+		return nil
+	}
+	fmt.Println(run())
+	// Output:
+	// 20s 2s
+	// <nil>
+}
+
+func ExampleParseFile() {
+	_, err := breaker.ParseFile([]byte(`
+circuit_breaker:
+  default:
+    failure_treshold: 5
+    timeout_seconds: 0
+  services:
+    payments:
+      failure_rate_threshold: 50
+`))
+	fmt.Println(err)
+	// Output:
+	// breaker: invalid configuration: 3 problems:
+	// 	line 4: circuit_breaker.default.failure_treshold: 5 is not allowed: want no unknown key; did you mean failure_threshold?
+	// 	line 5: circuit_breaker.default.timeout_seconds: 0 is not allowed: want seconds > 0, or a duration such as "30s"; leave it out for the default
+	// 	line 8: circuit_breaker.services.payments.failure_rate_threshold: 50 is not allowed: want a fraction > 0 and <= 1, or off
+}
+
+func ExampleProtected_OrCall() {
+	ctx := context.Background()
+	llm := breaker.Must(breaker.New("llm", breaker.Config{}))
+	local := breaker.Must(breaker.New("local-model", breaker.Config{}))
+	askLLM := ask
+	askLocal := func(context.Context, string) (string, error) { return "scattering, I think", nil }
+	keyOf := func(prompt string) string { return strings.ToLower(prompt) }
+	greeting := func(prompt string) (string, bool) { return "hello", prompt == "hello" }
+
+	chat := breaker.Protect(llm, askLLM, breaker.Within(20*time.Second), breaker.Retry(1, 200*time.Millisecond)).
+		OrCache(nil, keyOf, 5*time.Minute).
+		OrCall("local-model", askLocal, breaker.Through(local), breaker.Within(2*time.Second)).
+		OrRules(greeting).
+		OrValue("sorry, try again later")
+
+	answer, err := chat.Call(ctx, "why is the sky blue?")
+	fmt.Println(answer.Value, err)
+	fmt.Println(answer.Source, answer.Degraded, answer.Cause)
+	// Output:
+	// scattering, I think <nil>
+	// local-model true connection refused
 }

@@ -66,9 +66,19 @@ func TestREADMECodeIsCompiled(t *testing.T) {
 func TestREADMEOutputIsReal(t *testing.T) {
 	text, err := os.ReadFile("example_test.go")
 	require.NoError(t, err)
-	printed := strings.ReplaceAll(unindent(string(text)), "\n// ", "\n")
+	printed := unindent(strings.ReplaceAll(unindent(string(text)), "\n// ", "\n"))
 	for _, block := range append(blocks(t, "text"), blocks(t, "json")...) {
-		require.Contains(t, printed, "\n"+block)
+		require.Contains(t, printed, "\n"+unindent(block))
+	}
+}
+
+// TestREADMEYAMLIsValid reads every YAML block as a file.
+func TestREADMEYAMLIsValid(t *testing.T) {
+	all := blocks(t, "yaml")
+	require.NotEmpty(t, all)
+	for _, block := range all {
+		_, err := ParseFile([]byte(block))
+		require.NoError(t, err)
 	}
 }
 
