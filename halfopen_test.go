@@ -154,6 +154,16 @@ func TestProbeLost(t *testing.T) {
 		require.Equal(t, 3, s.Trip.Failures)
 		require.Len(t, s.Metrics.StateTransitions, 3)
 	})
+	inHalfOpen(t, "one that began later is not lost with it", breaker.Config{ProbeTimeout: time.Minute}, func(t *testing.T, b *breaker.Breaker) {
+		acquire(t, b)
+		time.Sleep(1)
+		later := acquire(t, b)
+		time.Sleep(time.Minute - 1)
+		require.Equal(t, [5]int{0, 1, 0, 0, 1}, totals(b))
+		require.True(t, later.Done(nil))
+		require.Equal(t, [5]int{1, 1, 0, 0, 0}, totals(b))
+		require.Equal(t, breaker.StateOpen, b.State())
+	})
 	inHalfOpen(t, "a place is free again within ProbeTimeout and the open time", breaker.Config{ProbeTimeout: time.Minute, HalfOpenMaxCalls: 1, SuccessThreshold: 1}, func(t *testing.T, b *breaker.Breaker) {
 		acquire(t, b)
 		time.Sleep(2 * time.Minute)
