@@ -1,0 +1,35 @@
+package model
+
+import (
+	"context"
+
+	"github.com/failfast-go/breaker"
+	"github.com/failfast-go/breaker/examples/rag/internal/text"
+)
+
+// Local answers when the primary does not.
+type Local interface {
+	Answer(ctx context.Context, r Request) (string, error)
+}
+
+// Extractive answers with the best sentences of the passages. It makes nothing up, and needs nothing.
+type Extractive struct{}
+
+// errNothingToExtract is no fault of the answerer's, so it does not count against its breaker.
+var errNothingToExtract = breaker.Ignore(errNoPassage{})
+
+type errNoPassage struct{}
+
+func (errNoPassage) Error() string { return "model: no passage shares a word with the question" }
+
+// Answer fails when no passage has anything to do with the question.
+func (Extractive) Answer(ctx context.Context, r Request) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	answer := text.Extract(r.Question, r.texts(), 3)
+	if answer == "" {
+		return "", errNothingToExtract
+	}
+	return answer, nil
+}
