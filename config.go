@@ -1,7 +1,6 @@
 package breaker
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -313,33 +312,23 @@ func (c *Config) openFor(n int, draw float64) time.Duration {
 
 // MarshalJSON writes the fields that are set under their YAML keys, in their YAML units: durations as numbers, Off as "off".
 func (c Config) MarshalJSON() ([]byte, error) {
-	var out []byte
+	fields := []string{}
 	for i := range settings {
 		s := &settings[i]
-		v := s.number(&c)
-		if v == 0 {
-			continue
+		switch v := s.number(&c); {
+		case v == 0:
+		case s.off && s.isOff(&c):
+			fields = append(fields, fmt.Sprintf("%q:%q", s.key, "off"))
+		case math.IsNaN(v) || math.IsInf(v, 0):
+			return nil, fmt.Errorf("breaker: %s is %v, want %s", s.key, v, s.want)
+		default:
+			if s.unit == time.Millisecond {
+				v *= 1000
+			}
+			fields = append(fields, fmt.Sprintf("%q:%s", s.key, strconv.FormatFloat(v, 'f', -1, 64)))
 		}
-		var value any = v
-		if s.off && s.isOff(&c) {
-			value = "off"
-		} else if s.unit == time.Millisecond {
-			value = v * 1000
-		}
-		text, err := json.Marshal(value)
-		if err != nil {
-			return nil, fmt.Errorf("breaker: %s: %w", s.key, err)
-		}
-		out = append(out, fmt.Sprintf(",%q:%s", s.key, text)...)
 	}
-	return append(append([]byte{'{'}, bytesAfterComma(out)...), '}'), nil
-}
-
-func bytesAfterComma(b []byte) []byte {
-	if len(b) == 0 {
-		return b
-	}
-	return b[1:]
+	return []byte("{" + strings.Join(fields, ",") + "}"), nil
 }
 
 // ConfigError lists everything that is wrong with a [Config] or a [File], not only the first thing.

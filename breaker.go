@@ -1,0 +1,284 @@
+// Package breaker is a circuit breaker for calls that fail: language models, vector stores, databases, HTTP and gRPC upstreams.
+//
+// A [Breaker] stands before one upstream. It watches how calls end, refuses them at once while the upstream is ill, and finds
+// out by itself when it is well again:
+//
+//	llm := breaker.Must(breaker.New("llm", breaker.Config{}))
+//	answer, err := breaker.Execute(ctx, llm, func(ctx context.Context) (string, error) {
+//		return client.Ask(ctx, prompt)
+//	})
+//	if errors.Is(err, breaker.ErrOpen) {
+//		// refused: nothing was called
+//	}
+//
+// Which call when: [Execute] for a function with a result, [Breaker.Do] for one without, [Breaker.Acquire] for a stream whose
+// end comes later, [Protect] to answer from a cache, a second model, rules or a default while the upstream is ill, a
+// [Registry] for many breakers from one YAML file.
+//
+//	closed       admits every call; opens by a rule: failures in a row, failure rate, slow-call rate
+//	open         refuses every call until the open timeout has passed
+//	half_open    admits a few probes; enough successes close it, a failure, a slow or a lost probe re-opens it
+//	forced_open  an operator refuses every call
+//	disabled     an operator admits every call
+//
+// All methods are safe for concurrent use. No lock is held while code of yours runs: the call itself, a [Classifier], a
+// listener. The package starts no goroutine but in [Registry.Watch].
+package breaker
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+)
+
+// Breaker is a circuit breaker for one upstream. Make it with [New], or let a [Registry] do so.
+type Breaker struct {
+	base      time.Time // of the monotonic clock
+	options   options
+	listeners listeners
+
+	// Hints that spare work without the lock. Both are written under mu: undelivered says that queue holds events, probing
+	// that there are probes. Whoever must see one set is ordered behind the write: notify follows its own unlock, and a call
+	// inside a probe follows the probe's admission.
+	undelivered, probing atomic.Bool
+
+	mu      sync.Mutex // guards the fields below
+	machine machine
+	queue   queue
+}
+
+// New returns a closed breaker. name appears in errors, logs and metrics: not empty, UTF-8, at most 256 bytes. The zero Config
+// is a good start. The error, a *[ConfigError] where cfg is to blame, lists everything that is wrong.
+func New(name string, cfg Config, opts ...Option) (*Breaker, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	resolved, err := cfg.resolve()
+	if err != nil {
+		return nil, err
+	}
+	return newBreaker(name, resolved, opts), nil
+}
+
+func newBreaker(name string, resolved Config, opts []Option) *Breaker {
+	b := &Breaker{base: time.Now()}
+	for _, set := range opts {
+		if set != nil {
+			set(&b.options)
+		}
+	}
+	if b.options.logger != nil {
+		b.listeners.add(logTo(b.options.logger))
+	}
+	for _, f := range b.options.listeners {
+		b.listeners.add(f)
+	}
+	b.machine = newMachine(name, resolved, b.base)
+	return b
+}
+
+// Must returns b, or panics with err. For breakers made when a program starts.
+func Must(b *Breaker, err error) *Breaker {
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+const maxName = 256
+
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("breaker: the name is empty: want 1 to %d bytes of UTF-8", maxName)
+	case len(name) > maxName:
+		return fmt.Errorf("breaker: the name %.40q... has %d bytes: want at most %d", name, len(name), maxName)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("breaker: the name %q is not UTF-8", name)
+	}
+	return nil
+}
+
+// Execute runs call unless b refuses, and returns what it returns.
+//
+// A refusal is an *[OpenError] (errors.Is [ErrOpen]) and runs nothing. If ctx is already done its error is returned before b
+// is asked, and nothing counts. A panic or runtime.Goexit of call counts as a failure and goes on untouched. call gets ctx, in
+// half-open one derived from it, by which a call inside it that asks b again joins the probe instead of being refused.
+func Execute[T any](ctx context.Context, b *Breaker, call func(context.Context) (T, error)) (T, error) {
+	var p Permit
+	inner, err := b.begin(ctx, &p)
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	end := errDidNotReturn // unless call returns, whatever else it does
+	defer func() { p.end(end) }()
+	v, err := call(inner)
+	end = err
+	return v, err
+}
+
+// Do is [Execute] for a call without a result.
+func (b *Breaker) Do(ctx context.Context, call func(context.Context) error) error {
+	_, err := Execute(ctx, b, func(ctx context.Context) (struct{}, error) { return struct{}{}, call(ctx) })
+	return err
+}
+
+// Acquire is the two-step form, for calls whose end comes later, such as streams: it admits a call, or refuses it like
+// [Execute] with a nil Permit. The caller must settle the permit:
+//
+//	p, err := b.Acquire(ctx)
+//	if err != nil {
+//		return err
+//	}
+//	defer p.Cancel() // does nothing after Done
+//	...
+//	p.Done(err)
+//
+// A permit that is forgotten keeps a place in half-open for Config.ProbeTimeout at most.
+func (b *Breaker) Acquire(ctx context.Context) (*Permit, error) {
+	p := new(Permit)
+	if _, err := b.begin(ctx, p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// begin admits a call and fills in its permit. The context is that for the call.
+func (b *Breaker) begin(ctx context.Context, p *Permit) (context.Context, error) {
+	if err := ctx.Err(); err != nil {
+		return ctx, err
+	}
+	if err := b.admit(ctx, p); err != nil {
+		return ctx, err
+	}
+	return p.Context(ctx), nil
+}
+
+func (b *Breaker) admit(ctx context.Context, p *Permit) error {
+	parent := b.probeOf(ctx)
+	now := b.lock()
+	defer b.notify()
+	defer b.unlock()
+	c, refusal := b.machine.admit(now, parent)
+	if refusal != nil {
+		return refusal
+	}
+	p.breaker, p.ctx, p.call = b, ctx, c
+	return nil
+}
+
+// probeKey is the context key under which a probe of a breaker travels.
+type probeKey struct{ *Breaker }
+
+// probeOf returns the probe inside which ctx runs. It is called without the lock: a context is user code.
+func (b *Breaker) probeOf(ctx context.Context) *probe {
+	if !b.probing.Load() {
+		return nil
+	}
+	p, _ := ctx.Value(probeKey{b}).(*probe)
+	return p
+}
+
+// lock takes the lock and reads the clock, once for all that happens under it.
+func (b *Breaker) lock() (now time.Duration) {
+	b.mu.Lock()
+	return time.Since(b.base)
+}
+
+// unlock queues what listeners shall hear and frees the lock.
+func (b *Breaker) unlock() {
+	for _, e := range b.machine.outbox {
+		e.Breaker = b
+		b.queue.push(e)
+	}
+	if len(b.machine.outbox) > 0 {
+		clear(b.machine.outbox)
+		b.machine.outbox = b.machine.outbox[:0]
+		b.undelivered.Store(true)
+	}
+	if probing := len(b.machine.probes) > 0; probing != b.probing.Load() {
+		b.probing.Store(probing)
+	}
+	b.mu.Unlock()
+}
+
+// Name returns the name given to [New].
+func (b *Breaker) Name() string { return b.machine.name }
+
+// Config returns the settings in force, with every default filled in.
+func (b *Breaker) Config() Config {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.machine.cfg
+}
+
+// State returns what a call arriving now would meet. It changes nothing and delivers no event.
+func (b *Breaker) State() State {
+	now := b.lock()
+	defer b.mu.Unlock()
+	return b.machine.seen(now).shown()
+}
+
+// Apply changes the settings of a running breaker. State, history (as far as the new window holds it) and the remaining open
+// time are kept; nothing opens or closes by it. An invalid cfg is an error, a *[ConfigError], and changes nothing.
+func (b *Breaker) Apply(cfg Config) error {
+	resolved, err := cfg.resolve()
+	if err != nil {
+		return err
+	}
+	now := b.lock()
+	defer b.notify()
+	defer b.unlock()
+	b.machine.advance(now)
+	b.machine.apply(resolved)
+	return nil
+}
+
+// Trip opens the breaker now, as a rule would: it recovers by itself. An open one stays so at least as long as a new opening
+// would last, and keeps its first cause. Under a hold it is seen once the hold is lifted.
+func (b *Breaker) Trip(reason string) {
+	now := b.lock()
+	defer b.notify()
+	defer b.unlock()
+	b.machine.advance(now)
+	b.machine.manualTrip(reason)
+}
+
+// Reset closes the breaker: empty window, no hold, no memory of earlier openings. Calls in flight no longer count.
+func (b *Breaker) Reset(reason string) {
+	now := b.lock()
+	defer b.notify()
+	defer b.unlock()
+	b.machine.advance(now)
+	b.machine.reset(reason)
+}
+
+// ForceOpen refuses every call until [Breaker.Release], [Breaker.Reset] or the end of h.For. It replaces an earlier hold. What
+// the breaker would do by itself goes on below it: only deadlines, no rules.
+func (b *Breaker) ForceOpen(h Hold) { b.holdAs(StateForcedOpen, h) }
+
+// Disable admits every call until [Breaker.Release], [Breaker.Reset] or the end of h.For. It replaces an earlier hold. Outcomes
+// still count in the totals, and in the window if the breaker was closed, but no rule is asked.
+func (b *Breaker) Disable(h Hold) { b.holdAs(StateDisabled, h) }
+
+func (b *Breaker) holdAs(s State, h Hold) {
+	now := b.lock()
+	defer b.notify()
+	defer b.unlock()
+	b.machine.advance(now)
+	b.machine.setHold(s, h)
+}
+
+// Release lifts the hold; what the breaker does by itself shows again. Half-open starts its trial afresh. Without a hold it
+// does nothing.
+func (b *Breaker) Release() {
+	now := b.lock()
+	defer b.notify()
+	defer b.unlock()
+	b.machine.advance(now)
+	b.machine.lift(RuleRelease)
+}

@@ -1,0 +1,58 @@
+package breaker
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var errBoom = errors.New("boom")
+
+func fail(b *Breaker, n int) {
+	for range n {
+		_ = b.Do(context.Background(), func(context.Context) error { return errBoom })
+	}
+}
+
+func succeed(b *Breaker, n int) (err error) {
+	for range n {
+		err = errors.Join(err, b.Do(context.Background(), func(context.Context) error { return nil }))
+	}
+	return err
+}
+
+func TestABreakerOpensRefusesProbesAndRecovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := Must(New("payments", Config{OpenTimeoutJitter: Off}))
+		fail(b, 4)
+		require.Equal(t, StateClosed, b.State())
+		fail(b, 1)
+		require.Equal(t, StateOpen, b.State())
+		err := succeed(b, 1)
+		require.ErrorIs(t, err, ErrOpen)
+		require.EqualError(t, err, `breaker: "payments" is open: 5 consecutive failures >= 5; retry after 30s`)
+		time.Sleep(30*time.Second - 1)
+		require.Equal(t, StateOpen, b.State())
+		time.Sleep(1)
+		require.Equal(t, StateHalfOpen, b.State())
+		require.NoError(t, succeed(b, 2))
+		require.Equal(t, StateHalfOpen, b.State())
+		require.NoError(t, succeed(b, 1))
+		require.Equal(t, StateClosed, b.State())
+	})
+}
+
+func TestNothingIsAllocatedOnTheHotPath(t *testing.T) {
+	ctx := context.Background()
+	b := Must(New("x", Config{SlowCallDuration: time.Second}))
+	call := func(context.Context) (int, error) { return 1, nil }
+	do := func(context.Context) error { return nil }
+	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = Execute(ctx, b, call) }), "Execute")
+	require.Zero(t, testing.AllocsPerRun(100, func() { _ = b.Do(ctx, do) }), "Do")
+	b.Trip("")
+	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = Execute(ctx, b, call) }), "refusal")
+}

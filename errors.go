@@ -1,0 +1,262 @@
+package breaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// ErrOpen is what every refusal matches with [errors.Is]. The details are in [OpenError].
+var ErrOpen = errors.New("breaker: circuit is open")
+
+// OpenError is the refusal of a call: nothing ran. One value is shared by all refusals of a period, so it is read only; its
+// text and RetryAfter are those of the moment they are read. It matches [ErrOpen] and never unwraps to what opened the breaker.
+type OpenError struct {
+	Name  string    // of the breaker
+	State State     // StateOpen, StateHalfOpen, StateForcedOpen, or StateClosed while it ramps up
+	Trip  *Trip     // why it opened; nil when only an operator's hold refuses
+	Hold  *Hold     // the hold, in StateForcedOpen
+	Until time.Time // when it admits again; zero where that depends on other calls or on an operator
+
+	probes int // HalfOpenMaxCalls, in StateHalfOpen
+}
+
+// RetryAfter returns how long until Until, never less than zero; zero also where Until is not known.
+func (e *OpenError) RetryAfter() time.Duration {
+	if e.Until.IsZero() {
+		return 0
+	}
+	return max(0, time.Until(e.Until))
+}
+
+// Is reports whether target is [ErrOpen].
+func (e *OpenError) Is(target error) bool { return target == ErrOpen }
+
+// Error says what refused, why, and when to come back, if that is known.
+func (e *OpenError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "breaker: %q is ", e.Name)
+	switch e.State {
+	case StateForcedOpen:
+		b.WriteString("forced open")
+		if e.Hold != nil {
+			b.WriteString(e.Hold.text())
+		}
+	case StateHalfOpen:
+		fmt.Fprintf(&b, "half_open: %d of %[1]d probes in flight", e.probes)
+	case StateClosed:
+		b.WriteString("closed: ramping up, not every call is admitted yet")
+	default:
+		b.WriteString(e.State.String())
+	}
+	if e.Trip != nil {
+		switch e.State {
+		case StateOpen:
+			b.WriteString(": " + e.Trip.String())
+		case StateHalfOpen, StateClosed:
+			b.WriteString("; opened by " + e.Trip.String())
+		}
+	}
+	if !e.Until.IsZero() {
+		b.WriteString("; retry after " + roundWait(e.RetryAfter()).String())
+	}
+	return b.String()
+}
+
+func roundWait(d time.Duration) time.Duration {
+	if d < time.Second {
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(100 * time.Millisecond)
+}
+
+// Outcome is what a call's end means to the breaker.
+type Outcome uint8
+
+const (
+	OutcomeUnset   Outcome = 0 // not decided: the next classifier is asked, at last [Classify]
+	OutcomeSuccess Outcome = 1
+	OutcomeFailure Outcome = 2
+	OutcomeIgnored Outcome = 3 // says nothing about the upstream: no rule counts it
+)
+
+// Success, Failure and Ignored are the outcomes a [Classifier] chooses from.
+const (
+	Success = OutcomeSuccess
+	Failure = OutcomeFailure
+	Ignored = OutcomeIgnored
+)
+
+// String returns "unset", "success", "failure" or "ignored".
+func (o Outcome) String() string {
+	switch o {
+	case Success:
+		return "success"
+	case Failure:
+		return "failure"
+	case Ignored:
+		return "ignored"
+	}
+	return "unset"
+}
+
+// Verdict is what a [Classifier] says of an error.
+type Verdict struct {
+	Outcome Outcome
+	// OpenFor above zero opens the breaker at once for so long, at most Config.MaxRetryAfter: the upstream asked for it.
+	OpenFor time.Duration
+}
+
+// Classifier decides what a call's error means. ctx is the one given to Execute, Do or Acquire; err is never nil, since a call
+// without an error is a success. It must be safe for concurrent use.
+type Classifier func(ctx context.Context, err error) Verdict
+
+// Classify is the verdict of last resort, and what a breaker without classifiers uses: markers first ([Ignore], [OpenFor]),
+// then: the caller cancelled ctx, or the error is a refusal by a breaker: ignored; anything else, also a deadline: failure.
+// A nil error is a success.
+func Classify(ctx context.Context, err error) Verdict {
+	v := marked(err)
+	if v.Outcome == OutcomeUnset {
+		v.Outcome = unmarked(ctx, err)
+	}
+	return v
+}
+
+func unmarked(ctx context.Context, err error) Outcome {
+	switch {
+	case err == nil:
+		return Success
+	case ctx.Err() == context.Canceled, errors.Is(err, ErrOpen):
+		return Ignored
+	}
+	return Failure
+}
+
+// Expect returns a [Classifier] that counts the named errors as successes, such as sql.ErrNoRows or redis.Nil: the upstream
+// answered. It matches with [errors.Is] and leaves every other error to the next classifier.
+func Expect(errs ...error) Classifier {
+	return func(_ context.Context, err error) Verdict {
+		for _, e := range errs {
+			if errors.Is(err, e) {
+				return Verdict{Outcome: Success}
+			}
+		}
+		return Verdict{}
+	}
+}
+
+type ignoredError struct{ error }
+
+func (e ignoredError) Unwrap() error { return e.error }
+
+type openForError struct {
+	error
+	wait time.Duration
+}
+
+func (e openForError) Unwrap() error { return e.error }
+
+// Ignore marks err as saying nothing about the upstream, such as a caller's own mistake. The mark holds through wrapping;
+// text, errors.Is and errors.As are those of err. A nil err stays nil.
+func Ignore(err error) error {
+	if err == nil {
+		return nil
+	}
+	return ignoredError{err}
+}
+
+// OpenFor marks err as the upstream's wish to be left alone for d, such as a Retry-After. The breaker opens at once for d, at
+// most Config.MaxRetryAfter; whether the call was a failure is left to [Ignore] and the classifiers. The mark holds through
+// wrapping. A nil err stays nil; a d of zero or less is no wish.
+func OpenFor(err error, d time.Duration) error {
+	if err == nil {
+		return nil
+	}
+	return openForError{err, d}
+}
+
+// marked returns what the markers in err say.
+func marked(err error) (v Verdict) {
+	if err == nil {
+		return v
+	}
+	if _, ok := errors.AsType[ignoredError](err); ok {
+		v.Outcome = Ignored
+	}
+	if e, ok := errors.AsType[openForError](err); ok {
+		v.OpenFor = max(0, e.wait)
+	}
+	return v
+}
+
+// verdict asks the markers, the classifiers in order, and the default. User code runs here: never under a lock.
+func (o *options) verdict(ctx context.Context, err error) Verdict {
+	if err == nil {
+		return Verdict{Outcome: Success}
+	}
+	v := marked(err)
+	for _, c := range o.classifiers {
+		if v.Outcome != OutcomeUnset {
+			return v
+		}
+		said := c(ctx, err)
+		v.Outcome = said.Outcome
+		if v.OpenFor <= 0 {
+			v.OpenFor = max(0, said.OpenFor)
+		}
+	}
+	if v.Outcome == OutcomeUnset {
+		v.Outcome = unmarked(ctx, err)
+	}
+	return v
+}
+
+// errDidNotReturn stands for a call that ended by a panic or runtime.Goexit; which of the two, nobody can tell without recover.
+var errDidNotReturn = errors.New("the call panicked or exited its goroutine")
+
+const maxErrorText = 160
+
+// text returns what a failure is listed under. The error's own code runs here, through fmt, which survives its panics.
+func (o *options) text(err error) string {
+	var s string
+	if o.errorText != nil {
+		s = o.errorText(err)
+	} else {
+		s = hideURLs(fmt.Sprint(err), err)
+	}
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= maxErrorText {
+		return strings.Clone(s) // never keeps a larger text alive
+	}
+	end := maxErrorText - len("…")
+	for !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + "…"
+}
+
+// hideURLs reduces the URL of each *url.Error that err wraps to scheme and host: path and query may hold a key.
+func hideURLs(text string, err error) string {
+	if e, ok := err.(*url.Error); ok && e != nil && e.URL != "" {
+		short := "a URL"
+		if u, err := url.Parse(e.URL); err == nil {
+			short = (&url.URL{Scheme: u.Scheme, Host: u.Host}).String()
+		}
+		text = strings.ReplaceAll(text, strconv.Quote(e.URL), strconv.Quote(short))
+		text = strings.ReplaceAll(text, e.URL, short)
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return hideURLs(text, e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			text = hideURLs(text, inner)
+		}
+	}
+	return text
+}

@@ -1,0 +1,120 @@
+package breaker
+
+import "time"
+
+// Status is a snapshot of a breaker, all of one instant, with deadlines applied as [Breaker.State] does. It marshals to JSON
+// with RFC 3339 times and rates as fractions; what is not known or does not apply is left out.
+type Status struct {
+	Name  string `json:"name"`
+	State State  `json:"state"`
+
+	// Of the window: the calls that the rates are made of. They stand still while the breaker is not closed.
+	FailureCount int      `json:"failure_count"`
+	SuccessCount int      `json:"success_count"`
+	FailureRate  *float64 `json:"failure_rate,omitempty"`   // nil while no call is known
+	SlowCallRate *float64 `json:"slow_call_rate,omitempty"` // nil while no duration is known, or none is measured
+
+	ConsecutiveFailures int       `json:"consecutive_failures"`
+	LastFailureTime     time.Time `json:"last_failure_time,omitzero"`
+	LastSuccessTime     time.Time `json:"last_success_time,omitzero"`
+
+	OpenedAt          time.Time   `json:"opened_at,omitzero"`            // of Trip
+	RetryAfterSeconds *float64    `json:"retry_after_seconds,omitempty"` // until calls are admitted again, where that is known
+	Hold              *HoldStatus `json:"hold,omitempty"`                // nil without one
+	Trip              *Trip       `json:"trip,omitempty"`                // why it is not closed, or was not before a ramp
+	HalfOpenSuccesses int         `json:"half_open_successes"`           // of Config.SuccessThreshold
+	At                time.Time   `json:"at"`                            // when the snapshot was taken
+	Config            Config      `json:"config"`                        // in force, in YAML keys and units
+	Metrics           Metrics     `json:"metrics"`
+}
+
+// HoldStatus is the hold in force.
+type HoldStatus struct {
+	By     string    `json:"by,omitempty"`
+	Reason string    `json:"reason,omitempty"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"` // zero without an end
+}
+
+// Metrics are totals since New: total = successful + failed + ignored + rejected. A call counts when it ends.
+type Metrics struct {
+	TotalCalls       int          `json:"total_calls"`
+	SuccessfulCalls  int          `json:"successful_calls"`
+	FailedCalls      int          `json:"failed_calls"`
+	IgnoredCalls     int          `json:"ignored_calls"`
+	RejectedCalls    int          `json:"rejected_calls"` // refused: nothing ran
+	SlowCalls        int          `json:"slow_calls"`     // longer than Config.SlowCallDuration, whatever their outcome
+	InFlight         int          `json:"in_flight"`
+	FailureRate      *float64     `json:"failure_rate,omitempty"` // failed / (successful + failed); nil while there are none
+	StateTransitions []Transition `json:"state_transitions"`      // the last ten, oldest first
+}
+
+// Transition is one change of what calls meet.
+type Transition struct {
+	From State     `json:"from"`
+	To   State     `json:"to"`
+	Time time.Time `json:"time"`
+	Rule Rule      `json:"rule"`
+}
+
+// Status returns a snapshot. It changes nothing and delivers no event.
+func (b *Breaker) Status() Status {
+	now := b.lock()
+	defer b.mu.Unlock()
+	return b.machine.seen(now).status(now)
+}
+
+// status describes m, which has no deadline due by now.
+func (m *machine) status(now time.Duration) Status {
+	now = max(now, m.now)
+	at := now
+	if m.state != StateClosed {
+		at = m.frozen
+	}
+	calls, failures := m.verdicts.at(at)
+	timed, slow := m.durations.at(at)
+	s := Status{
+		Name: m.name, State: m.shown(), At: m.time(now), Config: m.cfg,
+		FailureCount: failures, SuccessCount: calls - failures, FailureRate: share(failures, calls), SlowCallRate: share(slow, timed),
+		ConsecutiveFailures: m.run, HalfOpenSuccesses: m.trial.successes,
+		Metrics: m.totals.metrics(m.history),
+	}
+	if m.lastFailure.known {
+		s.LastFailureTime = m.time(m.lastFailure.at)
+	}
+	if m.lastSuccess.known {
+		s.LastSuccessTime = m.time(m.lastSuccess.at)
+	}
+	if m.trip != nil {
+		s.Trip, s.OpenedAt = m.trip, m.trip.At
+	}
+	if m.hold != nil {
+		s.Hold = &HoldStatus{By: m.hold.By, Reason: m.hold.Reason, Since: m.time(m.hold.since)}
+		if m.hold.For != 0 {
+			s.Hold.Until = m.time(m.hold.until)
+		}
+	}
+	switch {
+	case s.State == StateForcedOpen && m.hold.For != 0:
+		s.RetryAfterSeconds = new((m.hold.until - now).Seconds())
+	case s.State == StateOpen:
+		s.RetryAfterSeconds = new((m.until - now).Seconds())
+	}
+	return s
+}
+
+func (t *totals) metrics(history []Transition) Metrics {
+	return Metrics{
+		TotalCalls:      t.successful + t.failed + t.ignored + t.rejected,
+		SuccessfulCalls: t.successful, FailedCalls: t.failed, IgnoredCalls: t.ignored, RejectedCalls: t.rejected,
+		SlowCalls: t.slow, InFlight: t.inFlight, FailureRate: share(t.failed, t.successful+t.failed),
+		StateTransitions: append([]Transition{}, history...),
+	}
+}
+
+func share(part, whole int) *float64 {
+	if whole == 0 {
+		return nil
+	}
+	return new(float64(part) / float64(whole))
+}
