@@ -2,6 +2,7 @@ package model
 
 import (
 	"context"
+	"errors"
 
 	"github.com/failfast-go/breaker"
 	"github.com/failfast-go/breaker/examples/rag/internal/text"
@@ -15,12 +16,7 @@ type Local interface {
 // Extractive answers with the best sentences of the passages. It makes nothing up, and needs nothing.
 type Extractive struct{}
 
-// errNothingToExtract is no fault of the answerer's, so it does not count against its breaker.
-var errNothingToExtract = breaker.Ignore(errNoPassage{})
-
-type errNoPassage struct{}
-
-func (errNoPassage) Error() string { return "model: no passage shares a word with the question" }
+var errNoPassage = errors.New("model: no passage shares a word with the question")
 
 // Answer fails when no passage has anything to do with the question.
 func (Extractive) Answer(ctx context.Context, r Request) (string, error) {
@@ -29,7 +25,7 @@ func (Extractive) Answer(ctx context.Context, r Request) (string, error) {
 	}
 	answer := text.Extract(r.Question, r.texts(), 3)
 	if answer == "" {
-		return "", errNothingToExtract
+		return "", breaker.Ignore(errNoPassage) // no fault of the answerer's: it does not count against its breaker
 	}
 	return answer, nil
 }

@@ -72,7 +72,7 @@ func TestExtractiveAnswersFromThePassagesOrFails(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "A mutex is a lock.", answer)
 	_, err = Extractive{}.Answer(t.Context(), Request{Question: "What is a mutex?"})
-	require.ErrorIs(t, err, errNoPassage{})
+	require.ErrorIs(t, err, errNoPassage)
 }
 
 func TestThePromptKeepsTheQuestionOnOneLine(t *testing.T) {
