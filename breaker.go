@@ -230,12 +230,25 @@ func (b *Breaker) Apply(cfg Config) error {
 	if err != nil {
 		return err
 	}
+	b.applyResolved(resolved)
+	b.notify()
+	return nil
+}
+
+// applyResolved leaves calling the listeners to its caller, which may hold a lock.
+func (b *Breaker) applyResolved(resolved Config) {
 	now := b.lock()
-	defer b.notify()
 	defer b.unlock()
 	b.machine.advance(now)
 	b.machine.apply(resolved)
-	return nil
+}
+
+// idle reports whether nothing would be lost with this breaker but the numbers of a closed one that nobody is calling.
+func (b *Breaker) idle() bool {
+	now := b.lock()
+	defer b.mu.Unlock()
+	m := b.machine.seen(now)
+	return m.shown() == StateClosed && !m.ramping && m.totals.inFlight == 0
 }
 
 // Trip opens the breaker now, as a rule would: it recovers by itself. An open one stays so at least as long as a new opening

@@ -1,0 +1,325 @@
+package breaker
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+func newRegistry(t *testing.T, cfg RegistryConfig, opts ...Option) *Registry {
+	t.Helper()
+	r, err := NewRegistry(cfg, opts...)
+	require.NoError(t, err)
+	return r
+}
+
+func TestConfiguredServicesExistFromTheStart(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{
+		Default:  Config{FailureThreshold: 7},
+		Services: map[string]Config{"db": {FailureThreshold: 2}, "ads": {}},
+	})
+	all := maps.Collect(r.All())
+	require.Len(t, all, 2)
+	require.Equal(t, 2, all["db"].Config().FailureThreshold)
+	require.Equal(t, 5, all["ads"].Config().FailureThreshold, "a service is a whole Config, not an overlay")
+	require.Equal(t, 7, r.Breaker("other").Config().FailureThreshold)
+	require.Same(t, all["db"], r.Breaker("db"))
+}
+
+func TestAllIsSortedByNameAndStopsWhenTold(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{})
+	for _, name := range []string{"c", "a", "b"} {
+		r.Breaker(name)
+	}
+	var names []string
+	for name, b := range r.All() {
+		require.Equal(t, name, b.Name())
+		if names = append(names, name); len(names) == 2 {
+			break
+		}
+	}
+	require.Equal(t, []string{"a", "b"}, names)
+}
+
+func TestAThousandGoroutinesAskingForOneNewNameGetOneBreaker(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{})
+	var seen sync.Map
+	var wg sync.WaitGroup
+	for range 1000 {
+		wg.Go(func() { seen.Store(r.Breaker("tenant-1"), true) })
+	}
+	wg.Wait()
+	require.Len(t, maps.Collect(func(yield func(any, any) bool) { seen.Range(yield) }), 1)
+}
+
+func TestAHundredThousandNamesAreBoundedAndNothingThatMattersIsForgotten(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{Services: map[string]Config{"configured": {}}})
+	registered, err := r.Register("registered", Config{})
+	require.NoError(t, err)
+	keep := map[string]*Breaker{"configured": r.Breaker("configured"), "registered": registered}
+	for i := range 100 {
+		open, held, busy := fmt.Sprint("open-", i), fmt.Sprint("held-", i), fmt.Sprint("busy-", i)
+		keep[open], keep[held], keep[busy] = r.Breaker(open), r.Breaker(held), r.Breaker(busy)
+		keep[open].Trip("")
+		keep[held].Disable(Hold{})
+		_, err := keep[busy].Acquire(context.Background())
+		require.NoError(t, err)
+	}
+	for i := range 100_000 {
+		r.Breaker(fmt.Sprint("tenant-", i))
+	}
+	all := maps.Collect(r.All())
+	require.Len(t, all, defaultMaxBreakers)
+	require.Zero(t, r.Unregistered())
+	for name, b := range keep {
+		require.Same(t, b, all[name], name)
+	}
+}
+
+func TestABreakerInUseOutlivesIdleOnes(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{MaxBreakers: 10})
+	busy := r.Breaker("busy")
+	for i := range 1000 {
+		r.Breaker(fmt.Sprint("tenant-", i))
+		require.Same(t, busy, r.Breaker("busy"))
+	}
+}
+
+func TestAFullRegistryHandsOutWorkingUnregisteredBreakers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.DebugLevel)
+		r := newRegistry(t, RegistryConfig{MaxBreakers: 2, Default: Config{FailureThreshold: 1}}, WithLogger(zap.New(core)))
+		r.Breaker("a").Trip("")
+		r.Breaker("b").Trip("")
+		logs.TakeAll()
+
+		var events []string
+		r.Subscribe(func(e Event) { events = append(events, e.Breaker.Name()) })
+		extra := r.Breaker("c")
+		fail(extra, 1)
+		require.Equal(t, StateOpen, extra.State())
+		require.Equal(t, []string{"c"}, events)
+		require.NotSame(t, extra, r.Breaker("c"))
+		_, registered := r.Lookup("c")
+		require.False(t, registered)
+		require.EqualValues(t, 2, r.Unregistered())
+
+		warnings := logs.FilterMessageSnippet("registry is full")
+		require.Equal(t, 1, warnings.Len(), "once a minute")
+		require.Equal(t, map[string]any{"name": "c", "max_breakers": int64(2), "unregistered_so_far": uint64(1)}, warnings.All()[0].ContextMap())
+		time.Sleep(time.Minute)
+		r.Breaker("d").Trip("") // a and b are half-open by now: still not closed
+		require.Equal(t, 2, logs.FilterMessageSnippet("registry is full").Len())
+
+		_, err := r.Register("e", Config{})
+		require.EqualError(t, err, `breaker: no room for "e": all 2 breakers must stay; raise MaxBreakers`)
+		r.Breaker("a").Reset("")
+		require.Same(t, r.Breaker("f"), r.Breaker("f"), "an idle one has made room")
+		_, there := r.Lookup("a")
+		require.False(t, there)
+	})
+}
+
+func TestARampingBreakerIsNotIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegistry(t, RegistryConfig{MaxBreakers: 1, Default: Config{RampUp: time.Minute, SuccessThreshold: 1, OpenTimeoutJitter: Off}})
+		r.Breaker("a").Trip("")
+		time.Sleep(30 * time.Second)
+		require.NoError(t, succeed(r.Breaker("a"), 1))
+		r.Breaker("b")
+		_, there := r.Lookup("a")
+		require.True(t, there)
+		time.Sleep(time.Minute)
+		r.Breaker("b")
+		_, there = r.Lookup("a")
+		require.False(t, there)
+	})
+}
+
+func TestRegisterRejectsWhatNewRejectsAndExistingNames(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{Services: map[string]Config{"db": {}}})
+	_, err := r.Register("db", Config{})
+	require.EqualError(t, err, `breaker: "db" is registered already: use Lookup, or Remove it first`)
+	_, err = r.Register("x", Config{FailureThreshold: -3})
+	require.EqualError(t, err, `breaker: invalid configuration: failure_threshold: -3 is not allowed: want a whole number >= 1, or off`)
+	for _, name := range []string{"", "\xff", strings.Repeat("n", 257)} {
+		_, err = r.Register(name, Config{})
+		require.ErrorContains(t, err, "breaker: the name")
+		_, err = New(name, Config{})
+		require.ErrorContains(t, err, "breaker: the name")
+	}
+	var heard int
+	b, err := r.Register("x", Config{FailureThreshold: 1}, WithListener(func(Event) { heard++ }))
+	require.NoError(t, err)
+	fail(b, 1)
+	require.Equal(t, 1, heard)
+}
+
+func TestBadNamesAreCutAndToldApart(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{})
+	long := strings.Repeat("ä", 200)
+	names := []string{"", "\xff", "\xfe", long, long + "x", strings.Repeat("n", 256), strings.Repeat("n", 257)}
+	seen := map[*Breaker]string{}
+	for _, name := range names {
+		b := r.Breaker(name)
+		require.NoError(t, checkName(b.Name()), "%q", name)
+		require.NotContains(t, seen, b, "%q", name)
+		seen[b] = name
+		require.Same(t, b, r.Breaker(name))
+		found, ok := r.Lookup(name)
+		require.True(t, ok)
+		require.Same(t, b, found)
+	}
+	require.Equal(t, strings.Repeat("n", 256), r.Breaker(strings.Repeat("n", 256)).Name(), "a good name stays as it is")
+	require.True(t, r.Remove("\xff"))
+	require.False(t, r.Remove("\xff"))
+}
+
+func TestRemoveForgetsABreakerWhateverItsState(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{})
+	old := r.Breaker("a")
+	old.Trip("")
+	require.True(t, r.Remove("a"))
+	require.False(t, r.Remove("a"))
+	require.NotSame(t, old, r.Breaker("a"))
+	require.Equal(t, StateOpen, old.State())
+	for i := range 5 {
+		r.Breaker(fmt.Sprint(i))
+	}
+	for i := range 5 {
+		require.True(t, r.Remove(fmt.Sprint(i)))
+	}
+	require.Len(t, maps.Collect(r.All()), 1)
+}
+
+func TestRegistryConfigErrorsNameEveryProblem(t *testing.T) {
+	_, err := NewRegistry(RegistryConfig{
+		Default:     Config{FailureRateThreshold: 1.5},
+		Services:    map[string]Config{"a": {SuccessThreshold: -1, RampUp: -time.Second}, "\xff": {}},
+		MaxBreakers: 1,
+	})
+	require.EqualError(t, err, strings.Join([]string{
+		`breaker: invalid configuration: 5 problems:`,
+		`	default.failure_rate_threshold: 1.5 is not allowed: want a fraction > 0 and <= 1, or off`,
+		`	services.a.success_threshold: -1 is not allowed: want a whole number >= 1`,
+		`	services.a.ramp_up_seconds: -1s is not allowed: want seconds >= 0, or a duration such as "30s"`,
+		"	services.\xff: \"\\xff\" is not allowed: want a name of 1 to 256 bytes of UTF-8",
+		`	MaxBreakers: 1 is not allowed: want at least 1 and the number of configured services, which is 2`,
+	}, "\n"))
+	_, err = NewRegistry(RegistryConfig{MaxBreakers: -1})
+	require.Error(t, err)
+}
+
+func TestApplyToARegistryIsAllOrNothingAndKeepsState(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{Services: map[string]Config{"db": {FailureThreshold: 2}, "llm": {}}})
+	own, err := r.Register("own", Config{FailureThreshold: 9})
+	require.NoError(t, err)
+	db, other := r.Breaker("db"), r.Breaker("other")
+	db.Trip("outage")
+
+	err = r.Apply(RegistryConfig{Default: Config{FailureThreshold: 4}, Services: map[string]Config{"db": {SuccessThreshold: -1}}})
+	require.Error(t, err)
+	require.Equal(t, 2, db.Config().FailureThreshold)
+	require.Equal(t, 5, other.Config().FailureThreshold)
+
+	require.NoError(t, r.Apply(RegistryConfig{Default: Config{FailureThreshold: 4}, Services: map[string]Config{"new": {FailureThreshold: 3}, "own": {FailureThreshold: 8}}}))
+	require.Equal(t, 4, db.Config().FailureThreshold, "a vanished service falls to the default")
+	require.Equal(t, StateOpen, db.State(), "and keeps its state")
+	require.Equal(t, 4, other.Config().FailureThreshold)
+	require.Equal(t, 8, own.Config().FailureThreshold)
+	made, ok := r.Lookup("new")
+	require.True(t, ok)
+	require.Equal(t, 3, made.Config().FailureThreshold)
+
+	require.NoError(t, r.Apply(RegistryConfig{}))
+	require.Equal(t, 9, own.Config().FailureThreshold, "what Register said shows again")
+	require.Equal(t, 5, made.Config().FailureThreshold)
+}
+
+func TestApplyDeliversWhatFellDueAndMayBeCalledByAListener(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegistry(t, RegistryConfig{Services: map[string]Config{"db": {OpenTimeoutJitter: Off}}})
+		var to []State
+		r.Subscribe(func(e Event) {
+			to = append(to, e.To)
+			require.NoError(t, r.Apply(RegistryConfig{}))
+		})
+		r.Breaker("db").Trip("")
+		time.Sleep(30 * time.Second)
+		require.NoError(t, r.Apply(RegistryConfig{}))
+		require.Equal(t, []State{StateOpen, StateHalfOpen}, to)
+	})
+}
+
+func TestASmallerRegistryShrinksAsBreakersBecomeIdle(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{MaxBreakers: 10})
+	for i := range 10 {
+		r.Breaker(fmt.Sprint(i))
+	}
+	require.NoError(t, r.Apply(RegistryConfig{MaxBreakers: 3}))
+	r.Breaker("new")
+	require.Len(t, maps.Collect(r.All()), 3)
+}
+
+func TestARegistrysListenerHearsPresentAndFutureBreakersUntilStopped(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{})
+	early := r.Breaker("early")
+	var heard []string
+	stop := r.Subscribe(func(e Event) { heard = append(heard, e.Breaker.Name()) })
+	early.Trip("")
+	r.Breaker("late").Trip("")
+	stop()
+	r.Breaker("silent").Trip("")
+	stop()
+	require.Equal(t, []string{"early", "late"}, heard)
+}
+
+func TestAKnownNameCostsNoAllocation(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{})
+	r.Breaker("tenant")
+	name := strings.Clone("tenant")
+	require.Zero(t, testing.AllocsPerRun(100, func() { r.Breaker(name) }))
+}
+
+func TestARegistryUnderFireStaysWhole(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{MaxBreakers: 8, Services: map[string]Config{"svc": {}}})
+	var wg sync.WaitGroup
+	var calls atomic.Int64
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 300 {
+				switch b := r.Breaker(fmt.Sprint("n", (g+i)%20)); i % 10 {
+				case 0:
+					_ = r.Apply(RegistryConfig{MaxBreakers: 8, Services: map[string]Config{fmt.Sprint("n", i%3): {}}})
+				case 1:
+					r.Remove(fmt.Sprint("n", i%20))
+				case 2:
+					for range r.All() {
+						calls.Add(1)
+					}
+				default:
+					_ = succeed(b, 1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.NoError(t, r.Apply(RegistryConfig{MaxBreakers: 8}))
+	r.Breaker("last")
+	require.LessOrEqual(t, len(r.ring), 8)
+	for name, b := range r.All() {
+		found, ok := r.Lookup(name)
+		require.True(t, ok)
+		require.Same(t, b, found)
+	}
+}
