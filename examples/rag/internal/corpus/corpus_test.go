@@ -42,11 +42,11 @@ func TestAMissingRepositoryIsNoError(t *testing.T) {
 
 func TestStandardLibraryReadsPublicPackageCommentsOnly(t *testing.T) {
 	passages, err := StandardLibrary(fstest.MapFS{
-		"net/http/doc.go":          file("/*\nPackage http has clients and servers.\n*/\npackage http\n"),
-		"net/http/gen.go":          file("//go:build ignore\n\n// A generator.\npackage main\n"),
-		"net/http/internal/x/x.go": file("// Package x is private.\npackage x\n"),
-		"cmd/go/main.go":           file("// Go is a tool.\npackage main\n"),
-		"empty/empty.go":           file("package empty\n"),
+		"src/net/http/doc.go":          file("/*\nPackage http has clients and servers.\n*/\npackage http\n"),
+		"src/net/http/gen.go":          file("//go:build ignore\n\n// A generator.\npackage main\n"),
+		"src/net/http/internal/x/x.go": file("// Package x is private.\npackage x\n"),
+		"src/cmd/go/main.go":           file("// Go is a tool.\npackage main\n"),
+		"src/empty/empty.go":           file("package empty\n"),
 	})
 	require.NoError(t, err)
 	assert.Equal(t, []Passage{{"net/http#0", "net/http", "Package http has clients and servers."}}, passages)
@@ -64,11 +64,11 @@ func TestLongTextBecomesSeveralPassages(t *testing.T) {
 }
 
 func TestTheRealLibraryYieldsSomeHundredsOfPassages(t *testing.T) {
-	src := FindStandardLibrary()
-	if src == nil {
+	tree := FindGo()
+	if tree == nil {
 		t.Skip("no Go source tree on this machine: neither go env GOROOT nor the one this test was built with exists")
 	}
-	passages, err := StandardLibrary(src)
+	passages, err := StandardLibrary(tree)
 	require.NoError(t, err)
 	assert.Greater(t, len(passages), 300)
 	ids := map[string]bool{}

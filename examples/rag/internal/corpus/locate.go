@@ -32,15 +32,15 @@ func FindRepository(dir string) string {
 	}
 }
 
-// FindStandardLibrary returns the source tree of the standard library, or nil when this machine has none: a program runs
-// without the toolchain that built it.
-func FindStandardLibrary() fs.FS {
+// FindGo returns the tree of a Go toolchain with the standard library's source, or nil when this machine has none: a program
+// runs without the toolchain that built it.
+func FindGo() fs.FS {
 	for _, root := range []string{goroot(), runtime.GOROOT()} { //nolint:staticcheck // the second is the fallback for no go command in PATH
 		if root == "" {
 			continue
 		}
-		if src := os.DirFS(filepath.Join(root, "src")); exists(src, "fmt/print.go") {
-			return src
+		if tree := os.DirFS(root); exists(tree, "src/fmt/print.go") {
+			return tree
 		}
 	}
 	return nil

@@ -7,11 +7,14 @@ import (
 	"strings"
 )
 
-// StandardLibrary reads the package comment of every public package under src, which is $GOROOT/src. A package without one
-// is left out.
-func StandardLibrary(src fs.FS) ([]Passage, error) {
+// StandardLibrary reads the package comment of every public package of a Go tree. A package without one is left out.
+func StandardLibrary(goroot fs.FS) ([]Passage, error) {
+	src, err := fs.Sub(goroot, "src")
+	if err != nil {
+		return nil, fmt.Errorf("corpus: cannot read the standard library: %w", err)
+	}
 	var passages []Passage
-	err := fs.WalkDir(src, ".", func(dir string, entry fs.DirEntry, err error) error {
+	err = fs.WalkDir(src, ".", func(dir string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}

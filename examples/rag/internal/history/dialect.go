@@ -11,7 +11,7 @@ type dialect struct {
 	lock                   []string
 }
 
-var sqlite = dialect{
+var sqliteDialect = dialect{
 	create: `CREATE TABLE IF NOT EXISTS conversations (
 		id INTEGER PRIMARY KEY, asked_at TIMESTAMP NOT NULL, question TEXT NOT NULL, answer TEXT NOT NULL,
 		source TEXT NOT NULL, degraded BOOLEAN NOT NULL)`,
@@ -20,7 +20,7 @@ var sqlite = dialect{
 	lock:   []string{`BEGIN EXCLUSIVE`},
 }
 
-var postgres = dialect{
+var postgresDialect = dialect{
 	create: `CREATE TABLE IF NOT EXISTS conversations (
 		id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, asked_at TIMESTAMPTZ NOT NULL, question TEXT NOT NULL,
 		answer TEXT NOT NULL, source TEXT NOT NULL, degraded BOOLEAN NOT NULL)`,

@@ -45,19 +45,22 @@ func Open(databaseURL, file string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("history: DATABASE_URL cannot be read; want postgres://user:password@host:port/name")
 	}
-	return &Store{db: db, dialect: postgres}, nil
+	return &Store{db: db, dialect: postgresDialect}, nil
 }
 
 func openSQLite(file string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return nil, fmt.Errorf("history: cannot make the data directory: %w", err)
 	}
-	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=busy_timeout(250)&_pragma=journal_mode(WAL)")
+	db, err := sql.Open("sqlite", "file:"+escape.Replace(file)+"?_pragma=busy_timeout(250)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)")
 	if err != nil {
 		return nil, fmt.Errorf("history: cannot open %s: %w", file, err)
 	}
-	return &Store{db: db, dialect: sqlite}, nil
+	return &Store{db: db, dialect: sqliteDialect}, nil
 }
+
+// escape keeps what a file name may hold from being read as part of the URI.
+var escape = strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23")
 
 // Save writes one turn. With SQLite it waits for a lock for at most a quarter of a second; ctx bounds everything else.
 func (s *Store) Save(ctx context.Context, t Turn) error {

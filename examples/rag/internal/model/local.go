@@ -16,9 +16,9 @@ type Local interface {
 // Extractive answers with the best sentences of the passages. It makes nothing up, and needs nothing.
 type Extractive struct{}
 
-var errNoPassage = errors.New("model: no passage shares a word with the question")
+var errNoPassage = errors.New("model: no passage to answer from")
 
-// Answer fails when no passage has anything to do with the question.
+// Answer fails when there is no passage.
 func (Extractive) Answer(ctx context.Context, r Request) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err

@@ -3,6 +3,7 @@ package modelserver
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -45,7 +46,7 @@ func ParseFault(text []byte) (Fault, error) {
 		Delay      string `json:"delay"`
 	}
 	if err := json.Unmarshal(text, &in); err != nil {
-		return Fault{}, fmt.Errorf(`modelserver: want {"fault": KIND}: %w`, err)
+		return Fault{}, fmt.Errorf(`modelserver: want {"fault": KIND}, KIND one of %s: %w`, kindList(), err)
 	}
 	if !slices.Contains(kinds, in.Fault) {
 		return Fault{}, fmt.Errorf("modelserver: fault %q is not one of %s", in.Fault, kindList())
@@ -75,25 +76,22 @@ func kindList() string {
 	return strings.Join(names, ", ")
 }
 
-// ServeFault handles GET, which says the fault in force, and POST, which sets one. It is not part of the server's own
-// address, where Refuse would lock it out: mount it elsewhere.
+// ServeFault sets the fault that the request's body names; see [ParseFault]. It is not part of the server's own address, where
+// Refuse would lock it out: mount it elsewhere.
 func (s *Server) ServeFault(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodPost {
-		var text json.RawMessage
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&text); err != nil {
-			http.Error(w, `want {"fault": KIND}, KIND one of `+kindList(), http.StatusBadRequest)
-			return
-		}
-		f, err := ParseFault(text)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		if err := s.SetFault(f); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 4096))
+	if err != nil {
+		http.Error(w, "modelserver: a fault is short", http.StatusRequestEntityTooLarge)
+		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(map[string]any{"fault": s.Fault().Kind})
+	f, err := ParseFault(text)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if err := s.SetFault(f); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"fault": f.Kind})
 }

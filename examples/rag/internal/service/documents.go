@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"crypto/sha256"
-	_ "embed"
 	"encoding/hex"
 	"io/fs"
 	"os"
@@ -16,15 +15,15 @@ import (
 // and the Go standard library.
 func openVectors(ctx context.Context, cfg Config) (*vectors.Store, error) {
 	documentation := corpus.Repository(repository())
-	library := corpus.FindStandardLibrary()
+	toolchain := corpus.FindGo()
 	read := func() ([]corpus.Passage, error) {
-		if library == nil {
+		if toolchain == nil {
 			return documentation, nil
 		}
-		passages, err := corpus.StandardLibrary(library)
+		passages, err := corpus.StandardLibrary(toolchain)
 		return append(passages, documentation...), err
 	}
-	return vectors.Open(ctx, cfg.vectorsDir(), fingerprint(documentation, library), read)
+	return vectors.Open(ctx, cfg.vectorsDir(), fingerprint(documentation, toolchain), read)
 }
 
 func repository() fs.FS {
@@ -37,8 +36,8 @@ func repository() fs.FS {
 // format changes when the same documents would give other vectors.
 const format = "1"
 
-// fingerprint is of the documentation's text, which is read at every start, and of the library's version, which is not.
-func fingerprint(documentation []corpus.Passage, library fs.FS) string {
+// fingerprint is of the documentation's text, which is read at every start, and of the toolchain's version, which stands for the rest.
+func fingerprint(documentation []corpus.Passage, toolchain fs.FS) string {
 	hash := sha256.New()
 	write := func(text string) { hash.Write([]byte(text)); hash.Write([]byte{0}) }
 	write(format)
@@ -46,8 +45,8 @@ func fingerprint(documentation []corpus.Passage, library fs.FS) string {
 		write(p.ID)
 		write(p.Text)
 	}
-	if library != nil {
-		version, _ := fs.ReadFile(library, "../VERSION")
+	if toolchain != nil {
+		version, _ := fs.ReadFile(toolchain, "VERSION") // a tree built from source may have none
 		write(string(version))
 	}
 	return hex.EncodeToString(hash.Sum(nil))

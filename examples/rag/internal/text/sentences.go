@@ -33,8 +33,8 @@ func sentenceEnd(s []rune) int {
 	return len(s)
 }
 
-// Extract answers question with at most n sentences of passages, the best first by relevance and then in reading order; ""
-// when no sentence shares a word with the question.
+// Extract answers question with at most n sentences of passages: those that share most words with it, in reading order. If
+// none shares any, it is the first sentence of the first passage, which someone thought the nearest; "" without passages.
 func Extract(question string, passages []string, n int) string {
 	asked := wordSet(question)
 	var found []candidate
@@ -45,6 +45,9 @@ func Extract(question string, passages []string, n int) string {
 			}
 		}
 	}
+	if len(found) == 0 {
+		return first(passages)
+	}
 	slices.SortStableFunc(found, func(a, b candidate) int { return cmp.Compare(b.score, a.score) })
 	found = found[:min(n, len(found))]
 	slices.SortFunc(found, func(a, b candidate) int { return a.position - b.position })
@@ -54,6 +57,15 @@ func Extract(question string, passages []string, n int) string {
 		answer = append(answer, c.sentence)
 	}
 	return strings.Join(answer, " ")
+}
+
+func first(passages []string) string {
+	for _, passage := range passages {
+		if sentences := Sentences(passage); len(sentences) > 0 {
+			return sentences[0]
+		}
+	}
+	return ""
 }
 
 type candidate struct {

@@ -15,6 +15,20 @@ func Words(s string) []string {
 			continue
 		}
 		words = append(words, stem(w))
+		words = append(words, parts(w)...)
+	}
+	return words
+}
+
+// parts returns the words inside a name: "unsafe.Pointer" is about unsafe, and about pointers.
+func parts(name string) []string {
+	var words []string
+	if strings.ContainsAny(name, "./_") {
+		for _, w := range strings.FieldsFunc(name, func(r rune) bool { return strings.ContainsRune("./_", r) }) {
+			if len(w) > 1 { // not those of "e.g."
+				words = append(words, stem(w))
+			}
+		}
 	}
 	return words
 }
@@ -30,7 +44,7 @@ func stem(w string) string {
 	if strings.ContainsAny(w, "./_") {
 		return w // a name
 	}
-	for _, ending := range []string{"ing", "ies", "ed", "es", "s"} {
+	for _, ending := range []string{"ing", "ion", "ies", "ed", "es", "s"} {
 		if root, found := strings.CutSuffix(w, ending); found && len(root) >= 3 && !strings.HasSuffix(root, "s") {
 			return root
 		}
