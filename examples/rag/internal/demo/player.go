@@ -37,7 +37,8 @@ type player struct {
 func newPlayer(ctx context.Context, data, name string, file *breaker.File, noBreakers bool) (*player, error) {
 	p := &player{recorder: &recorder{}, client: &http.Client{Timeout: 10 * time.Second}}
 	s, err := service.New(ctx, service.Config{
-		File: file, Data: filepath.Join(data, name), Limits: limits, NoBreakers: noBreakers,
+		File: file, Limits: limits, NoBreakers: noBreakers,
+		Data: filepath.Join(data, name), Index: filepath.Join(data, "vectors"), // the first player writes the index for all
 		Reached: p.recorder.reached,
 		Cache:   watched{breaker.NewMemoryCache[service.Answer](1000), p.recorder},
 	})

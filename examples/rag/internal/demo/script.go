@@ -22,12 +22,12 @@ func script() []act {
 	return []act{
 		{"all is well", "", 4 * time.Second, nil},
 		{"the model returns 503", service.LLM, 7 * time.Second, breakModel(modelserver.Unavailable)},
-		{"the model recovers", "", 5 * time.Second, nil},
+		{"the model recovers", "", 4 * time.Second, nil},
 		{"the model hangs", service.LLM, 7 * time.Second, breakModel(modelserver.Hang)},
-		{"the model recovers again", "", 5 * time.Second, nil},
+		{"the model recovers again", "", 4 * time.Second, nil},
 		{"the vector store fails", service.VectorDB, 6 * time.Second, breakVectors},
 		{"the database is locked", service.Database, 6 * time.Second, lockDatabase},
-		{"everything recovers", "", 5 * time.Second, nil},
+		{"everything recovers", "", 4 * time.Second, nil},
 	}
 }
 

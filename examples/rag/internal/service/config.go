@@ -16,8 +16,10 @@ import (
 // Config says what the service stands on. The zero value of a field means the embedded form of that upstream.
 type Config struct {
 	File *breaker.File // breakers and fallback; nil means the embedded breakers.yaml
-	Data string        // directory of the vector index and of SQLite; must be set
+	Data string        // directory of SQLite and of the vector index; must be set
 	Log  *zap.Logger   // nil logs nothing
+
+	Index string // directory of the vector index; empty: vectors, under Data
 
 	OpenAIBaseURL string // of an OpenAI-compatible server; empty: one in this process, answering out of the prompt
 	OpenAIKey     string
@@ -71,7 +73,7 @@ func (c Config) file() (*breaker.File, error) {
 }
 
 func (c Config) historyFile() string { return filepath.Join(c.Data, "history.db") }
-func (c Config) vectorsDir() string  { return filepath.Join(c.Data, "vectors") }
+func (c Config) vectorsDir() string  { return cmp.Or(c.Index, filepath.Join(c.Data, "vectors")) }
 
 // FromEnvironment fills in the upstreams that getenv names: OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL, OLLAMA_HOST,
 // OLLAMA_MODEL, DATABASE_URL and REDIS_URL.
