@@ -158,10 +158,17 @@ func (b *Breaker) begin(ctx context.Context, p *Permit) (context.Context, error)
 	return p.Context(ctx), nil
 }
 
+// admit lets a call in. Listeners hear first of what fell due since the last look: one that panics must not take an admission
+// with it, whose permit nobody would hold.
 func (b *Breaker) admit(ctx context.Context, p *Permit) error {
 	parent := b.probeOf(ctx)
 	now := b.lock()
-	defer b.notify()
+	for b.machine.behind(now) {
+		b.machine.advance(now)
+		b.unlock()
+		b.notify()
+		now = b.lock()
+	}
 	defer b.unlock()
 	c, refusal := b.machine.admit(now, parent)
 	if refusal != nil {

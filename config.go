@@ -125,8 +125,8 @@ func WithListener(f func(Event)) Option {
 }
 
 // WithErrorText replaces the text under which a failure is listed in [Trip].Errors, to redact or to group. Without it the text
-// is the error's own, with the URL of a *url.Error reduced to scheme and host. Cut at 160 bytes either way. It runs on the
-// caller's goroutine, outside every lock.
+// is the error's own. Either way the URLs of a *url.Error are reduced to scheme and host, and the text is cut at 160 bytes. It
+// runs on the caller's goroutine, outside every lock.
 func WithErrorText(f func(error) string) Option {
 	return func(o *options) {
 		if f != nil {
@@ -201,6 +201,17 @@ func (s *setting) text(c *Config) string {
 	}
 }
 
+func (s *setting) clear(c *Config) {
+	switch p := s.field(c).(type) {
+	case *int:
+		*p = 0
+	case *float64:
+		*p = 0
+	case *time.Duration:
+		*p = 0
+	}
+}
+
 func (s *setting) valid(c *Config) bool {
 	v := s.number(c)
 	return v == 0 || s.off && s.isOff(c) || s.ok(v)
@@ -219,12 +230,10 @@ func (c Config) check() []violation {
 	for i := range settings {
 		if s := &settings[i]; !s.valid(&c) {
 			bad = append(bad, violation{[]string{s.key}, s.text(&c), s.want})
+			s.clear(&c) // it contradicts nothing any more
 		}
 	}
-	if len(bad) > 0 {
-		return bad
-	}
-	return c.contradictions()
+	return append(bad, c.contradictions()...)
 }
 
 func (c Config) contradictions() []violation {
@@ -322,8 +331,8 @@ func (c Config) MarshalJSON() ([]byte, error) {
 		case math.IsNaN(v) || math.IsInf(v, 0):
 			return nil, fmt.Errorf("breaker: %s is %v, want %s", s.key, v, s.want)
 		default:
-			if s.unit == time.Millisecond {
-				v *= 1000
+			if d, ok := s.field(&c).(*time.Duration); ok {
+				v = float64(*d) / float64(s.unit)
 			}
 			fields = append(fields, fmt.Sprintf("%q:%s", s.key, strconv.FormatFloat(v, 'f', -1, 64)))
 		}
@@ -344,6 +353,7 @@ type Problem struct {
 	Want  string // what is allowed
 }
 
+// String says where the problem is, what was found and what is allowed, in one line.
 func (p Problem) String() string {
 	var b strings.Builder
 	if p.Line > 0 {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -75,21 +77,14 @@ func roundWait(d time.Duration) time.Duration {
 	return d.Round(100 * time.Millisecond)
 }
 
-// Outcome is what a call's end means to the breaker.
+// Outcome is what a call's end means to the breaker. Zero, or any other number, is unset.
 type Outcome uint8
 
 const (
-	OutcomeUnset   Outcome = 0 // not decided: the next classifier is asked, at last [Classify]
-	OutcomeSuccess Outcome = 1
-	OutcomeFailure Outcome = 2
-	OutcomeIgnored Outcome = 3 // says nothing about the upstream: no rule counts it
-)
-
-// Success, Failure and Ignored are the outcomes a [Classifier] chooses from.
-const (
-	Success = OutcomeSuccess
-	Failure = OutcomeFailure
-	Ignored = OutcomeIgnored
+	unset   Outcome = 0 // not decided: the next classifier is asked, at last Classify
+	Success Outcome = 1 // the upstream answered
+	Failure Outcome = 2 // it did not, or not as it should
+	Ignored Outcome = 3 // says nothing about the upstream: no rule counts it
 )
 
 // String returns "unset", "success", "failure" or "ignored".
@@ -121,7 +116,7 @@ type Classifier func(ctx context.Context, err error) Verdict
 // A nil error is a success.
 func Classify(ctx context.Context, err error) Verdict {
 	v := marked(err)
-	if v.Outcome == OutcomeUnset {
+	if v.Outcome == unset {
 		v.Outcome = unmarked(ctx, err)
 	}
 	return v
@@ -131,7 +126,11 @@ func unmarked(ctx context.Context, err error) Outcome {
 	switch {
 	case err == nil:
 		return Success
-	case ctx.Err() == context.Canceled, errors.Is(err, ErrOpen):
+	case ctx.Err() == context.Canceled:
+		return Ignored
+	case isNilPointer(err):
+		return Failure
+	case errors.Is(err, ErrOpen):
 		return Ignored
 	}
 	return Failure
@@ -182,7 +181,7 @@ func OpenFor(err error, d time.Duration) error {
 
 // marked returns what the markers in err say.
 func marked(err error) (v Verdict) {
-	if err == nil {
+	if err == nil || isNilPointer(err) {
 		return v
 	}
 	if _, ok := errors.AsType[ignoredError](err); ok {
@@ -201,16 +200,18 @@ func (o *options) verdict(ctx context.Context, err error) Verdict {
 	}
 	v := marked(err)
 	for _, c := range o.classifiers {
-		if v.Outcome != OutcomeUnset {
+		if v.Outcome != unset {
 			return v
 		}
 		said := c(ctx, err)
-		v.Outcome = said.Outcome
+		if said.Outcome <= Ignored { // another number says nothing
+			v.Outcome = said.Outcome
+		}
 		if v.OpenFor <= 0 {
 			v.OpenFor = max(0, said.OpenFor)
 		}
 	}
-	if v.Outcome == OutcomeUnset {
+	if v.Outcome == unset {
 		v.Outcome = unmarked(ctx, err)
 	}
 	return v
@@ -227,9 +228,9 @@ func (o *options) text(err error) string {
 	if o.errorText != nil {
 		s = o.errorText(err)
 	} else {
-		s = hideURLs(fmt.Sprint(err), err)
+		s = fmt.Sprint(err)
 	}
-	s = strings.ToValidUTF8(s, "\uFFFD")
+	s = strings.ToValidUTF8(hideURLs(s, urlsIn(err, nil)), "\uFFFD")
 	if len(s) <= maxErrorText {
 		return strings.Clone(s) // never keeps a larger text alive
 	}
@@ -240,23 +241,47 @@ func (o *options) text(err error) string {
 	return s[:end] + "…"
 }
 
-// hideURLs reduces the URL of each *url.Error that err wraps to scheme and host: path and query may hold a key.
-func hideURLs(text string, err error) string {
-	if e, ok := err.(*url.Error); ok && e != nil && e.URL != "" {
-		short := "a URL"
-		if u, err := url.Parse(e.URL); err == nil {
-			short = (&url.URL{Scheme: u.Scheme, Host: u.Host}).String()
-		}
-		text = strings.ReplaceAll(text, strconv.Quote(e.URL), strconv.Quote(short))
-		text = strings.ReplaceAll(text, e.URL, short)
+// urlsIn collects the URL of each *url.Error that err wraps.
+func urlsIn(err error, found []string) []string {
+	if isNilPointer(err) {
+		return found
+	}
+	if e, ok := err.(*url.Error); ok {
+		found = append(found, e.URL)
 	}
 	switch e := err.(type) {
 	case interface{ Unwrap() error }:
-		return hideURLs(text, e.Unwrap())
+		return urlsIn(e.Unwrap(), found)
 	case interface{ Unwrap() []error }:
 		for _, inner := range e.Unwrap() {
-			text = hideURLs(text, inner)
+			found = urlsIn(inner, found)
 		}
 	}
-	return text
+	return found
+}
+
+// hideURLs reduces each of the URLs in text to scheme and host: path and query may hold a key. First those of *url.Error as it
+// quotes them, since they may contain anything, then whatever else looks like one, such as the target of a redirect.
+func hideURLs(text string, urls []string) string {
+	if len(urls) == 0 {
+		return text
+	}
+	var pairs []string
+	for _, raw := range urls {
+		short := "a URL"
+		if u, err := url.Parse(raw); err == nil && u.Host != "" {
+			short = u.Scheme + "://" + u.Host
+		}
+		pairs = append(pairs, strconv.Quote(raw), strconv.Quote(short))
+	}
+	return anyURL.ReplaceAllString(strings.NewReplacer(pairs...).Replace(text), "$1$2")
+}
+
+// anyURL captures the scheme and the host, without user and password.
+var anyURL = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s"/?#]*@)?([^\s"/?#]*)[^\s"]*`)
+
+// isNilPointer reports whether err is a nil pointer in an interface, whose methods would panic. It is an error all the same.
+func isNilPointer(err error) bool {
+	v := reflect.ValueOf(err)
+	return v.Kind() == reflect.Pointer && v.IsNil()
 }

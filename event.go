@@ -1,10 +1,7 @@
 package breaker
 
 import (
-	"fmt"
-	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,99 +9,6 @@ import (
 
 	"go.uber.org/zap"
 )
-
-// Rule names what changed a breaker's state.
-type Rule string
-
-// The rules that open a breaker: those of a [Trip].
-const (
-	RuleConsecutiveFailures Rule = "consecutive_failures" // Config.FailureThreshold failures in a row
-	RuleFailureRate         Rule = "failure_rate"         // failures / calls in the window
-	RuleSlowCallRate        Rule = "slow_call_rate"       // slow calls / calls in the window, those in flight included
-	RuleProbeFailed         Rule = "probe_failed"         // a probe ended as a failure
-	RuleProbeSlow           Rule = "probe_slow"           // a probe outlasted Config.SlowCallDuration
-	RuleProbeLost           Rule = "probe_lost"           // a probe gave no sign of life for Config.ProbeTimeout
-	RuleProbeIgnored        Rule = "probe_ignored"        // Config.HalfOpenMaxCalls probes in a row gave no verdict
-	RuleRetryAfter          Rule = "retry_after"          // the upstream asked for it, see OpenFor
-	RuleManual              Rule = "manual"               // Breaker.Trip
-)
-
-// The rules of the other transitions.
-const (
-	RuleOpenTimeout Rule = "open_timeout" // open to half-open
-	RuleRecovered   Rule = "recovered"    // half-open to closed
-	RuleReset       Rule = "reset"        // Breaker.Reset
-	RuleHold        Rule = "hold"         // Breaker.ForceOpen or Breaker.Disable
-	RuleRelease     Rule = "release"      // Breaker.Release
-	RuleHoldExpired Rule = "hold_expired" // Hold.For has passed
-)
-
-// Trip says why a breaker opened. It is read only.
-type Trip struct {
-	At   time.Time `json:"at"`
-	Rule Rule      `json:"rule"`
-	// Observed reached Threshold: failures for consecutive_failures, a fraction for the rates, seconds for probe_slow,
-	// probe_lost and retry_after (where Threshold is the most that would be granted), probes for probe_failed and
-	// probe_ignored. Both are zero for manual.
-	Observed  float64 `json:"observed"`
-	Threshold float64 `json:"threshold"`
-	// Calls, Failures and SlowCalls are those of the window, or of half-open's probes for the probe rules. Calls counts
-	// verdicts, for slow_call_rate durations.
-	Calls     int    `json:"calls"`
-	Failures  int    `json:"failures"`
-	SlowCalls int    `json:"slow_calls"`
-	Reason    string `json:"reason,omitempty"` // given to Breaker.Trip
-	// Errors are the five commonest texts among the last 128 failures since the breaker closed or began to probe,
-	// commonest first. See WithErrorText.
-	Errors []ErrorCount `json:"errors,omitempty"`
-
-	wait time.Duration // from At to Until, as first set
-}
-
-// ErrorCount is how often a failure had this text.
-type ErrorCount struct {
-	Text  string `json:"text"`
-	Count int    `json:"count"`
-}
-
-// String says in a few words why the breaker opened, such as "failure rate 0.62 >= 0.50 over 50 calls".
-func (t *Trip) String() string {
-	switch t.Rule {
-	case RuleConsecutiveFailures:
-		return fmt.Sprintf("%.0f consecutive failures >= %.0f", t.Observed, t.Threshold)
-	case RuleFailureRate:
-		return "failure rate " + rates(t.Observed, t.Threshold) + fmt.Sprintf(" over %d calls", t.Calls)
-	case RuleSlowCallRate:
-		return "slow-call rate " + rates(t.Observed, t.Threshold) + fmt.Sprintf(" over %d calls", t.Calls)
-	case RuleProbeFailed:
-		return "a probe failed"
-	case RuleProbeSlow:
-		return "a probe took longer than " + seconds(t.Threshold).String()
-	case RuleProbeLost:
-		return "a probe gave no sign of life for " + seconds(t.Threshold).String()
-	case RuleProbeIgnored:
-		return fmt.Sprintf("%.0f probes in a row gave no verdict", t.Observed)
-	case RuleRetryAfter:
-		return "the upstream asked for a pause of " + roundWait(seconds(t.Observed)).String()
-	case RuleManual:
-		if t.Reason != "" {
-			return "tripped by hand: " + t.Reason
-		}
-		return "tripped by hand"
-	}
-	return string(t.Rule)
-}
-
-// rates writes two fractions with two decimals, or as many more, up to six, as the threshold needs.
-func rates(observed, threshold float64) string {
-	digits := 2
-	for digits < 6 && math.Abs(threshold*math.Pow10(digits)-math.Round(threshold*math.Pow10(digits))) > 1e-6 {
-		digits++
-	}
-	return strconv.FormatFloat(observed, 'f', digits, 64) + " >= " + strconv.FormatFloat(threshold, 'f', digits, 64)
-}
-
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // Event is one transition of a breaker, or an operator's new hold over an old one.
 type Event struct {
@@ -118,6 +22,8 @@ type Event struct {
 	Hold    *Hold  // when Rule is hold
 	Reason  string // an operator's words
 	Dropped int    // events lost just before this one, because listeners fell 64 behind
+
+	wait time.Duration // until it admits again, when To is StateOpen
 }
 
 // A listener is one subscription.
@@ -247,7 +153,7 @@ func logTo(l *zap.Logger) func(Event) {
 	return func(e Event) {
 		fields := []zap.Field{zap.String("name", e.Breaker.Name()), zap.Stringer("from", e.From), zap.Stringer("to", e.To), zap.String("rule", string(e.Rule))}
 		if t := e.Trip; t != nil {
-			fields = append(fields, zap.Float64("observed", t.Observed), zap.Float64("threshold", t.Threshold), zap.Int("calls", t.Calls), zap.Duration("retry_after", t.wait))
+			fields = append(fields, zap.Float64("observed", t.Observed), zap.Float64("threshold", t.Threshold), zap.Int("calls", t.Calls), zap.Duration("retry_after", e.wait))
 		}
 		if e.Hold != nil && e.Hold.By != "" {
 			fields = append(fields, zap.String("by", e.Hold.By))

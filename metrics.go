@@ -1,6 +1,9 @@
 package breaker
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Status is a snapshot of a breaker, all of one instant, with deadlines applied as [Breaker.State] does. It marshals to JSON
 // with RFC 3339 times and rates as fractions; what is not known or does not apply is left out.
@@ -105,14 +108,17 @@ func (m *machine) status(now time.Duration) Status {
 
 func (t *totals) metrics(history []Transition) Metrics {
 	return Metrics{
-		TotalCalls:      t.successful + t.failed + t.ignored + t.rejected,
-		SuccessfulCalls: t.successful, FailedCalls: t.failed, IgnoredCalls: t.ignored, RejectedCalls: t.rejected,
-		SlowCalls: t.slow, InFlight: t.inFlight, FailureRate: share(t.failed, t.successful+t.failed),
+		TotalCalls:      clamp(t.successful + t.failed + t.ignored + t.rejected),
+		SuccessfulCalls: clamp(t.successful), FailedCalls: clamp(t.failed), IgnoredCalls: clamp(t.ignored), RejectedCalls: clamp(t.rejected),
+		SlowCalls: clamp(t.slow), InFlight: t.inFlight, FailureRate: share(t.failed, t.successful+t.failed),
 		StateTransitions: append([]Transition{}, history...),
 	}
 }
 
-func share(part, whole int) *float64 {
+// clamp keeps a total from going back to less than nothing where an int has 32 bits.
+func clamp(n int64) int { return int(min(n, math.MaxInt)) }
+
+func share[N int | int64](part, whole N) *float64 {
 	if whole == 0 {
 		return nil
 	}

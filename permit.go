@@ -2,7 +2,10 @@ package breaker
 
 import (
 	"context"
+	"math"
+	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // Permit is a call that was admitted by [Breaker.Acquire] and has not ended yet. Its methods may be called from any goroutine,
@@ -79,4 +82,297 @@ func (p *Permit) settle(e ending) (first bool) {
 	defer p.breaker.notify()
 	defer p.breaker.unlock()
 	return p.breaker.machine.settle(now, &p.call, e)
+}
+
+// call is the machine's side of a permit.
+type call struct {
+	period  uint64
+	start   time.Duration
+	group   uint64  // in flight; 0 for none
+	pulse   instant // its first Progress; outside half-open
+	probe   *probe  // nil outside half-open
+	joined  bool    // runs inside probe, and is not counted
+	wasSlow bool    // already in the durations, as slow
+	settled bool
+}
+
+// probe is a call admitted in half-open.
+type probe struct {
+	start time.Duration
+	alive time.Duration // its start, or its last Progress
+	pulse instant       // its first Progress
+	fate  fate
+}
+
+// instant is a time that may not have come: no value of at stands for that.
+type instant struct {
+	known bool
+	at    time.Duration
+}
+
+// first notes now, unless an earlier time is known already, and reports whether it did.
+func (i *instant) first(now time.Duration) bool {
+	if i.known {
+		return false
+	}
+	*i = instant{true, now}
+	return true
+}
+
+type fate uint8
+
+const (
+	undecided fate = iota
+	lost           // gave no sign of life: counted as failed, and gone
+	passed         // progressed for so long that it was counted as a success
+)
+
+// trial is what the probes of a half-open period have shown so far.
+type trial struct {
+	calls, failures, slow int
+	successes             int
+	ignored               int // in a row
+}
+
+// admit lets a call in or refuses it. parent is the probe inside which the caller already runs, if any.
+func (m *machine) admit(now time.Duration, parent *probe) (call, *OpenError) {
+	m.advance(now)
+	c := call{period: m.period, start: m.now}
+	switch m.shown() {
+	case StateOpen, StateForcedOpen:
+		return c, m.refuse()
+	case StateHalfOpen:
+		if parent != nil && slices.Contains(m.probes, parent) {
+			c.probe, c.joined = parent, true
+			return c, nil
+		}
+		if len(m.probes) >= m.cfg.HalfOpenMaxCalls {
+			return c, m.refuse()
+		}
+		c.probe = &probe{start: m.now, alive: m.now}
+		m.probes = append(m.probes, c.probe)
+	case StateClosed:
+		if m.ramping && !m.rampAdmits() {
+			return c, m.refuse()
+		}
+	}
+	if m.state == StateClosed && m.cfg.measuresSlow() {
+		c.group = m.flight.add(m.now, m.cfg.SlowCallDuration/flightGroups)
+	}
+	m.totals.inFlight++
+	return c, nil
+}
+
+func (m *machine) refuse() *OpenError {
+	m.totals.rejected++
+	if m.refusal == nil {
+		m.refusal = m.newRefusal()
+	}
+	return m.refusal
+}
+
+func (m *machine) newRefusal() *OpenError {
+	e := &OpenError{Name: m.name, State: m.shown(), Trip: m.trip, probes: m.cfg.HalfOpenMaxCalls}
+	switch {
+	case m.hold != nil:
+		e.Hold = &m.hold.Hold
+		if m.hold.For != 0 {
+			e.Until = m.time(m.hold.until)
+		}
+	case m.state == StateOpen:
+		e.Until = m.time(m.until)
+	}
+	return e
+}
+
+// rampAdmits spreads the admitted share evenly over the calls: the rest of each is carried to the next.
+func (m *machine) rampAdmits() bool {
+	m.credit += 0.1 + 0.9*float64(m.now-m.closedAt)/float64(m.cfg.RampUp)
+	if m.credit < 1 {
+		return false
+	}
+	m.credit--
+	return true
+}
+
+// ending is how a call ended, decided outside the lock. An unset outcome is a permit given back: no verdict, in no total.
+type ending struct {
+	Verdict
+	text string // of a failure
+}
+
+func (e *ending) hasVerdict() bool { return e.Outcome == Success || e.Outcome == Failure }
+
+// settle ends a call, and reports whether this did.
+func (m *machine) settle(now time.Duration, c *call, e ending) bool {
+	m.advance(now)
+	if c.settled {
+		return false
+	}
+	c.settled = true
+	if c.joined {
+		return true
+	}
+	if c.probe != nil && c.probe.fate == lost {
+		return false
+	}
+	m.totals.inFlight--
+	if c.probe != nil && c.probe.fate == passed {
+		return true
+	}
+	slow := m.slow(c)
+	m.settled(e.Outcome)
+	if slow && e.Outcome != unset {
+		m.totals.slow++
+	}
+	switch {
+	case c.period != m.period:
+		m.lateAsk(c, e)
+	case c.probe != nil:
+		m.probeEnded(c.probe, e)
+	case m.state == StateClosed:
+		m.callEnded(c, e, slow)
+	}
+	return true
+}
+
+// settled enters an outcome into the totals.
+func (m *machine) settled(o Outcome) {
+	switch o {
+	case Success:
+		m.totals.successful++
+		m.lastSuccess = instant{true, m.now}
+	case Failure:
+		m.totals.failed++
+		m.lastFailure = instant{true, m.now}
+	case Ignored:
+		m.totals.ignored++
+	}
+}
+
+// slow reports whether c has lasted longer than a call may, up to now or its first Progress.
+func (m *machine) slow(c *call) bool {
+	end, pulse := m.now, c.pulse
+	if c.probe != nil {
+		pulse = c.probe.pulse
+	}
+	if pulse.known {
+		end = pulse.at
+	}
+	return m.cfg.measuresSlow() && end-c.start > m.cfg.SlowCallDuration
+}
+
+// lateAsk is all that a call from an earlier period can do: when its own period was ended by the opening that still lasts,
+// the pause its upstream asks for may lengthen that.
+func (m *machine) lateAsk(c *call, e ending) {
+	if m.state == StateOpen && c.period == m.ended {
+		m.extend(m.granted(e))
+	}
+}
+
+// granted returns the pause that an ending asks for and may have.
+func (m *machine) granted(e ending) time.Duration {
+	if m.cfg.MaxRetryAfter == Off {
+		return 0
+	}
+	return min(e.OpenFor, m.cfg.MaxRetryAfter)
+}
+
+// extend keeps the breaker open for wait from now, if that is longer than it would be.
+func (m *machine) extend(wait time.Duration) {
+	if until := plus(m.now, wait); until > m.until {
+		m.until = until
+		m.refusal = nil
+	}
+}
+
+// callEnded enters a call of this period into the tallies and asks the rules.
+func (m *machine) callEnded(c *call, e ending, slow bool) {
+	turnedSlow := m.leaveFlight(c, slow)
+	if e.hasVerdict() {
+		if !c.wasSlow && m.cfg.measuresSlow() {
+			m.durations.add(m.now, 1, false)
+		}
+		m.verdicts.add(m.now, 1, e.Outcome == Failure)
+		if e.Outcome == Success {
+			m.run = 0
+		} else {
+			m.run = min(m.run, math.MaxInt-1) + 1
+			m.errors.add(e.text)
+		}
+	}
+	if m.hold != nil {
+		return
+	}
+	switch {
+	case e.hasVerdict():
+		m.open(m.ruleTrip(), m.granted(e))
+	case turnedSlow:
+		m.open(m.slowTrip(), m.granted(e))
+	default:
+		m.open(nil, m.granted(e))
+	}
+}
+
+// leaveFlight takes a call out of its group and enters it as slow unless its group was. It reports whether it did enter it.
+func (m *machine) leaveFlight(c *call, slow bool) bool {
+	if c.group != 0 && m.flight.leave(c.group) {
+		c.wasSlow = true
+	}
+	c.group = 0
+	if !slow || c.wasSlow {
+		return false
+	}
+	c.wasSlow = true
+	m.durations.add(m.now, 1, true)
+	return true
+}
+
+// progressed notes a sign of life of c. The first stops the slow clock.
+func (m *machine) progressed(now time.Duration, c *call) {
+	m.advance(now)
+	if c.settled {
+		return
+	}
+	if c.probe != nil { // a call inside a probe speaks for it
+		c.probe.alive = m.now
+		c.probe.pulse.first(m.now)
+		return
+	}
+	if c.pulse.first(m.now) && c.period == m.period && m.state == StateClosed && m.leaveFlight(c, m.slow(c)) && m.hold == nil {
+		m.open(m.slowTrip(), 0)
+	}
+}
+
+// probeEnded takes the verdict of a probe of this period.
+func (m *machine) probeEnded(p *probe, e ending) {
+	m.drop(p)
+	if e.hasVerdict() {
+		m.trial.calls++
+		m.trial.ignored = 0
+	}
+	switch e.Outcome {
+	case Failure:
+		m.trial.failures++
+		m.errors.add(e.text)
+		m.open(m.explain(RuleProbeFailed, float64(m.trial.failures), 1), m.granted(e))
+	case Success:
+		m.trial.successes++
+		if asked := m.granted(e); asked > 0 {
+			m.open(nil, asked)
+		} else if m.trial.successes >= m.cfg.SuccessThreshold {
+			m.recover()
+		}
+	default:
+		m.trial.ignored++
+		var t *Trip
+		if m.trial.ignored >= m.cfg.HalfOpenMaxCalls {
+			t = m.explain(RuleProbeIgnored, float64(m.trial.ignored), float64(m.cfg.HalfOpenMaxCalls))
+		}
+		m.open(t, m.granted(e))
+	}
+}
+
+func (m *machine) drop(p *probe) {
+	m.probes = slices.DeleteFunc(m.probes, func(other *probe) bool { return other == p })
 }

@@ -76,17 +76,17 @@ type Registry struct {
 	opts      []Option
 	logger    *zap.Logger // never nil
 	listeners listeners
-	entries   sync.Map      // name to *entry: read without the lock, changed under it
+	members   sync.Map      // name to *member: read without the lock, changed under it
 	overflow  atomic.Uint64 // unregistered breakers made
 
 	mu     sync.Mutex     // guards the fields below
 	config RegistryConfig // resolved
-	ring   []*entry       // all that are registered; the hand passes them in turn
+	ring   []*member      // all that are registered; the hand passes them in turn
 	hand   int
 	warned time.Time // when overflow was last logged
 }
 
-type entry struct {
+type member struct {
 	name    string
 	breaker *Breaker
 	own     *Config     // given to Register, resolved; nil for others
@@ -129,13 +129,13 @@ func (r *Registry) Breaker(name string) *Breaker {
 	return b
 }
 
-// lookup returns the entry of a name, and notes that it was used.
-func (r *Registry) lookup(name string) *entry {
-	v, ok := r.entries.Load(name)
+// lookup returns the member of a name, and notes that it was used.
+func (r *Registry) lookup(name string) *member {
+	v, ok := r.members.Load(name)
 	if !ok {
 		return nil
 	}
-	e := v.(*entry)
+	e := v.(*member)
 	if !e.used.Load() { // a shared cache line is written once a sweep, not once a call
 		e.used.Store(true)
 	}
@@ -148,7 +148,7 @@ func (r *Registry) create(name string) (b *Breaker, full bool) {
 	if e := r.lookup(name); e != nil {
 		return e.breaker, false
 	}
-	e := r.newEntryLocked(name, nil, nil)
+	e := r.newMemberLocked(name, nil, nil)
 	if !r.makeRoomLocked() {
 		return e.breaker, true
 	}
@@ -193,7 +193,7 @@ func (r *Registry) Register(name string, cfg Config, opts ...Option) (*Breaker, 
 	if !r.makeRoomLocked() {
 		return nil, fmt.Errorf("breaker: no room for %q: all %d breakers must stay; raise MaxBreakers", name, len(r.ring))
 	}
-	e := r.newEntryLocked(name, &resolved, opts)
+	e := r.newMemberLocked(name, &resolved, opts)
 	r.insertLocked(e)
 	return e.breaker, nil
 }
@@ -231,11 +231,11 @@ func (r *Registry) All() iter.Seq2[string, *Breaker] {
 	}
 }
 
-func (r *Registry) sorted() []*entry {
+func (r *Registry) sorted() []*member {
 	r.mu.Lock()
 	all := slices.Clone(r.ring)
 	r.mu.Unlock()
-	slices.SortFunc(all, func(a, b *entry) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(all, func(a, b *member) int { return strings.Compare(a.name, b.name) })
 	return all
 }
 
@@ -258,7 +258,7 @@ func (r *Registry) Apply(cfg RegistryConfig) error {
 }
 
 // applyResolved returns the breakers it changed: their listeners must be called, and not under the lock.
-func (r *Registry) applyResolved(resolved RegistryConfig) []*entry {
+func (r *Registry) applyResolved(resolved RegistryConfig) []*member {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.config = resolved
@@ -279,20 +279,20 @@ func (r *Registry) configOfLocked(name string, own *Config) Config {
 	return r.config.Default
 }
 
-func (r *Registry) newEntryLocked(name string, own *Config, opts []Option) *entry {
+func (r *Registry) newMemberLocked(name string, own *Config, opts []Option) *member {
 	all := slices.Concat(r.opts, opts, []Option{func(o *options) { o.shared = &r.listeners }})
-	return &entry{name: name, breaker: newBreaker(name, r.configOfLocked(name, own), all), own: own}
+	return &member{name: name, breaker: newBreaker(name, r.configOfLocked(name, own), all), own: own}
 }
 
-func (r *Registry) insertLocked(e *entry) {
+func (r *Registry) insertLocked(e *member) {
 	e.place = len(r.ring)
 	r.ring = append(r.ring, e)
-	r.entries.Store(e.name, e)
+	r.members.Store(e.name, e)
 }
 
 // removeLocked gives the place of e to the last in the ring.
-func (r *Registry) removeLocked(e *entry) {
-	r.entries.Delete(e.name)
+func (r *Registry) removeLocked(e *member) {
+	r.members.Delete(e.name)
 	last := len(r.ring) - 1
 	r.ring[e.place] = r.ring[last]
 	r.ring[e.place].place = e.place
@@ -305,7 +305,7 @@ func (r *Registry) addServicesLocked() {
 	for _, name := range slices.Sorted(maps.Keys(r.config.Services)) {
 		if r.lookup(name) == nil {
 			r.makeRoomLocked()
-			r.insertLocked(r.newEntryLocked(name, nil, nil))
+			r.insertLocked(r.newMemberLocked(name, nil, nil))
 		}
 	}
 }
@@ -330,7 +330,7 @@ func (r *Registry) makeRoomLocked() bool {
 	return true
 }
 
-func (r *Registry) mustStayLocked(e *entry) bool {
+func (r *Registry) mustStayLocked(e *member) bool {
 	_, configured := r.config.Services[e.name]
 	return configured || e.own != nil || !e.breaker.idle()
 }

@@ -1,0 +1,219 @@
+package breaker
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// entry is a call in the slow, obvious window that the tally is compared with: a list of everything ever entered.
+type entry struct {
+	at     time.Duration
+	marked bool
+}
+
+// listed counts what of the list is in cfg's window at now.
+func listed(list []entry, cfg *Config, now time.Duration) (entries, marked int) {
+	if cfg.WindowDuration == 0 {
+		list = list[max(0, len(list)-cfg.WindowCalls):]
+	}
+	for _, e := range list {
+		if width := cfg.WindowDuration / windowBuckets; width > 0 && int64(e.at/width) <= int64(now/width)-windowBuckets {
+			continue
+		}
+		entries++
+		if e.marked {
+			marked++
+		}
+	}
+	return entries, marked
+}
+
+// FuzzWindow plays a byte string as gaps and calls against both windows and the list.
+func FuzzWindow(f *testing.F) {
+	f.Add(uint32(50), []byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13})
+	f.Add(uint32(1), []byte("every gap, one call each: 0aA1bB2cC3dD4eE5fF"))
+	f.Add(uint32(1000), []byte{255, 254, 253, 252, 251, 250, 6, 13, 20, 27, 34, 41})
+	f.Fuzz(func(t *testing.T, size uint32, moves []byte) {
+		timed := Config{WindowDuration: time.Second + time.Duration(size%86_399_000)*time.Millisecond + time.Duration(size%50)}
+		counted := Config{WindowCalls: 1 + int(size%300)}
+		compareWindow(t, timed, moves)
+		compareWindow(t, counted, moves)
+	})
+}
+
+func compareWindow(t *testing.T, cfg Config, moves []byte) {
+	moves = moves[:min(len(moves), 200)] // the list is slow
+	width := max(1, cfg.WindowDuration/windowBuckets)
+	gaps := []time.Duration{0, 1, width / 2, width - 1, width, width + 1, 49 * width, 50 * width, 50*width - 1, 51 * width, 500 * width}
+	w := newTally(&cfg)
+	var list []entry
+	now := time.Duration(0)
+	for _, m := range moves {
+		now += gaps[int(m>>2)%len(gaps)]
+		switch m & 3 {
+		case 0:
+			w.forget(now)
+		case 3: // several at once, as a group that turns slow
+			w.add(now, 3, true)
+			list = append(list, entry{now, true}, entry{now, true}, entry{now, true})
+		default:
+			w.add(now, 1, m&3 == 1)
+			list = append(list, entry{now, m&3 == 1})
+		}
+		requireTally(t, list, &cfg, &w, now)
+		requireTally(t, list, &cfg, &w, now+gaps[int(m)%len(gaps)])
+	}
+}
+
+func requireTally(t *testing.T, list []entry, cfg *Config, w *tally, now time.Duration) {
+	t.Helper()
+	before := w.clone()
+	entries, marked := w.at(now)
+	wantEntries, wantMarked := listed(list, cfg, now)
+	require.Equal(t, []int{wantEntries, wantMarked}, []int{entries, marked}, "entries and marked at %v", now)
+	require.Equal(t, before, *w, "asking changes nothing")
+}
+
+func TestTheWindowForgetsAtTheBucketsEnd(t *testing.T) {
+	cfg := Config{WindowDuration: 50 * time.Second}
+	for _, c := range []struct {
+		name   string
+		gap    time.Duration
+		remain int
+	}{
+		{"at once", 0, 1},
+		{"after half a bucket", 500 * time.Millisecond, 1},
+		{"after one", time.Second, 1},
+		{"after N-1 and a nanosecond less", 50*time.Second - 1, 1},
+		{"after N", 50 * time.Second, 0},
+		{"after 10 N", 500 * time.Second, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newTally(&cfg)
+			w.add(0, 1, true)
+			entries, marked := w.at(c.gap)
+			require.Equal(t, []int{c.remain, c.remain}, []int{entries, marked})
+			w.add(c.gap, 1, false)
+			entries, marked = w.at(c.gap)
+			require.Equal(t, []int{c.remain + 1, c.remain}, []int{entries, marked}, "a write after the gap is not lost")
+		})
+	}
+}
+
+func TestTheWindowNeverExpiresUnderSteadyTraffic(t *testing.T) {
+	cfg := Config{WindowDuration: 10 * time.Second}
+	w := newTally(&cfg)
+	w.add(0, 1000, true)
+	for now := time.Duration(0); now < time.Minute; now += 10 * time.Millisecond {
+		w.add(now, 1, false)
+		entries, marked := w.at(now)
+		if now >= 10*time.Second {
+			require.Zero(t, marked)
+			require.InDelta(t, 1000, entries, 21, "a window's worth of calls, by a bucket")
+		}
+	}
+}
+
+func TestAResizedWindowKeepsTheNewest(t *testing.T) {
+	counted := func(n int) *Config { return &Config{WindowCalls: n} }
+	timed := func(d time.Duration) *Config { return &Config{WindowDuration: d} }
+	now := 100 * time.Second
+	for _, c := range []struct {
+		name            string
+		from, to        *Config
+		entries, marked int
+	}{
+		{"of ten calls the last five", counted(10), counted(5), 5, 5},
+		{"of ten calls all in a larger one", counted(10), counted(20), 10, 5},
+		{"of a time all in a longer one", timed(20 * time.Second), timed(time.Minute), 10, 5},
+		{"of a time the last of a shorter one", timed(20 * time.Second), timed(4500 * time.Millisecond), 5, 5},
+		{"a count becomes a time: all are of now", counted(10), timed(time.Second), 10, 5},
+		{"a time becomes a count: the last three", timed(20 * time.Second), counted(3), 3, 3},
+		{"a time becomes a larger count", timed(20 * time.Second), counted(300), 10, 5},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newTally(c.from)
+			for i := range 10 { // the older five succeed, the newer fail; one a second, the last one now
+				w.add(now-time.Duration(9-i)*time.Second, 1, i >= 5)
+			}
+			w = w.resized(c.to, now)
+			entries, marked := w.at(now)
+			require.Equal(t, []int{c.entries, c.marked}, []int{entries, marked})
+		})
+	}
+}
+
+func TestAWindowOfCallsForgetsTheOldest(t *testing.T) {
+	for _, size := range []int{1, 2, 63, 64, 65, 127, 128, 1000} {
+		cfg := Config{WindowCalls: size}
+		w := newTally(&cfg)
+		var list []entry
+		for i := range 3 * size {
+			e := entry{0, i*i%7 < 3}
+			w.add(0, 1, e.marked)
+			list = append(list, e)
+		}
+		requireTally(t, list, &cfg, &w, 0)
+		w.empty()
+		requireTally(t, nil, &cfg, &w, 0)
+		w.add(0, 10*size, true)
+		entries, marked := w.at(0)
+		require.Equal(t, []int{size, size}, []int{entries, marked})
+	}
+}
+
+// A clock that steps back is clamped: nothing that was due comes back, and nothing is blinded.
+func TestABackwardClockStepBlindsTheWindow(t *testing.T) {
+	cfg, err := Config{WindowDuration: 10 * time.Second, FailureThreshold: Off, OpenTimeoutJitter: Off}.resolve()
+	require.NoError(t, err)
+	m := newMachine("x", cfg, time.Now())
+	at := func(now time.Duration, o Outcome) {
+		c, refusal := m.admit(now, nil)
+		require.Nil(t, refusal)
+		m.settle(now, &c, ending{Verdict: Verdict{Outcome: o}})
+	}
+	at(time.Minute, Success)
+	for range 8 {
+		at(time.Minute-time.Millisecond, Failure)
+	}
+	require.Equal(t, time.Minute, m.now)
+	require.Equal(t, StateClosed, m.seen(0).shown())
+	at(59*time.Second, Failure)
+	require.Equal(t, StateOpen, m.shown(), "9 of 10 calls")
+	require.Equal(t, time.Minute+30*time.Second, m.until)
+	require.Equal(t, time.Minute, m.seen(time.Second).now)
+	require.Equal(t, StateHalfOpen, m.seen(time.Minute+30*time.Second).shown())
+	require.Equal(t, StateOpen, m.shown(), "seen stores nothing")
+}
+
+// coreFiles hold all arithmetic on time.
+var coreFiles = []string{"breaker.go", "permit.go", "state.go", "window.go", "event.go", "errors.go", "metrics.go"}
+
+// The clock is read in one place, as a difference to a monotonic base, and nothing strips the monotonic reading.
+func TestOnlyMonotonicDifferencesAnywhere(t *testing.T) {
+	var reads []string
+	for _, name := range coreFiles {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		require.NoError(t, err)
+		ast.Inspect(file, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			require.False(t, strings.HasPrefix(sel.Sel.Name, "Unix") || slices.Contains([]string{"UTC", "Local", "In", "Truncate"}, sel.Sel.Name),
+				"%s: %s strips or ignores the monotonic reading", name, sel.Sel.Name)
+			if pkg, ok := sel.X.(*ast.Ident); ok && pkg.Name == "time" && slices.Contains([]string{"Now", "Since", "Until"}, sel.Sel.Name) {
+				reads = append(reads, name+" "+sel.Sel.Name)
+			}
+			return true
+		})
+	}
+	require.Equal(t, []string{"breaker.go Now", "breaker.go Since", "errors.go Until"}, reads)
+}
