@@ -53,8 +53,8 @@ func newPlayers(ctx context.Context, data string, names []string) ([]*player, er
 		return nil, err
 	}
 	var players []*player
-	for _, name := range names {
-		p, err := newPlayer(ctx, data, name, file, name == "without")
+	for _, name := range names { // one after the other: the first writes the index, the next finds it
+		p, err := newPlayer(ctx, data, name, file, pace, name == "without")
 		if err != nil {
 			return nil, err
 		}

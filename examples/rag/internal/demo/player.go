@@ -30,12 +30,13 @@ type player struct {
 	server   *http.Server
 	url      string
 	client   *http.Client
+	pace     time.Duration
 	promises map[string]Promises
 }
 
 // newPlayer starts a service under data.
-func newPlayer(ctx context.Context, data, name string, file *breaker.File, noBreakers bool) (*player, error) {
-	p := &player{recorder: &recorder{}, client: &http.Client{Timeout: 10 * time.Second}}
+func newPlayer(ctx context.Context, data, name string, file *breaker.File, pace time.Duration, noBreakers bool) (*player, error) {
+	p := &player{recorder: &recorder{}, client: &http.Client{Timeout: 10 * time.Second}, pace: pace}
 	s, err := service.New(ctx, service.Config{
 		File: file, Limits: limits, NoBreakers: noBreakers,
 		Data: filepath.Join(data, name), Index: filepath.Join(data, "vectors"), // the first player writes the index for all
@@ -46,12 +47,12 @@ func newPlayer(ctx context.Context, data, name string, file *breaker.File, noBre
 		return nil, err
 	}
 	s.Breakers().Subscribe(p.recorder.changed)
-	p.service, p.promises = s, promised(s.Breakers())
+	p.service, p.promises = s, promised(s.Breakers(), pace)
 	return p, p.listen()
 }
 
 // promised reads off each breaker's settings what it promises.
-func promised(breakers *breaker.Registry) map[string]Promises {
+func promised(breakers *breaker.Registry, pace time.Duration) map[string]Promises {
 	all := make(map[string]Promises)
 	for name, b := range breakers.All() {
 		c := b.Config()
@@ -109,9 +110,9 @@ func (p *player) begin(ctx context.Context, a act) (end func() error, err error)
 
 // ask sends questions at the pace until the act is over.
 func (p *player) ask(ctx context.Context, act int, lasts time.Duration, questions *questions, flow *sync.WaitGroup) error {
-	ticker := time.NewTicker(pace)
+	ticker := time.NewTicker(p.pace)
 	defer ticker.Stop()
-	for range int(lasts / pace) {
+	for range int(lasts / p.pace) {
 		question := questions.next()
 		flow.Go(func() { p.recorder.asked(act, p.post(ctx, question)) })
 		select {
