@@ -75,9 +75,12 @@ func parse(tree fs.FS, dir string, mode parser.Mode) []*ast.File {
 	return files
 }
 
-// plain renders a doc comment without its markup.
+// plain renders a doc comment without its markup. Whatever stands in brackets is taken for a link, and loses them.
 func plain(text string) string {
-	var parser comment.Parser
+	parser := comment.Parser{
+		LookupPackage: func(name string) (string, bool) { return name, true },
+		LookupSym:     func(string, string) bool { return true },
+	}
 	printer := comment.Printer{TextWidth: -1}
 	return strings.TrimSpace(string(printer.Text(parser.Parse(text))))
 }

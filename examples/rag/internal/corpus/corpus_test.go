@@ -45,6 +45,7 @@ func TestStandardLibraryReadsPublicPackageCommentsOnly(t *testing.T) {
 		"src/net/http/doc.go":          file("/*\nPackage http has clients and servers.\n*/\npackage http\n"),
 		"src/net/http/gen.go":          file("//go:build ignore\n\n// A generator.\npackage main\n"),
 		"src/net/http/internal/x/x.go": file("// Package x is private.\npackage x\n"),
+		"src/net/http/_gen/g.go":       file("// Package g makes files.\npackage g\n"),
 		"src/cmd/go/main.go":           file("// Go is a tool.\npackage main\n"),
 		"src/empty/empty.go":           file("package empty\n"),
 	})

@@ -36,5 +36,5 @@ func StandardLibrary(goroot fs.FS) ([]Passage, error) {
 // private names the directories of a Go tree that hold nothing to import.
 func private(dir string) bool {
 	return slices.Contains([]string{"internal", "vendor", "testdata", "cmd", "builtin"}, dir) ||
-		len(dir) > 1 && strings.HasPrefix(dir, ".")
+		strings.HasPrefix(dir, "_") || len(dir) > 1 && strings.HasPrefix(dir, ".")
 }

@@ -3,18 +3,20 @@ package vectors
 
 import (
 	"hash/fnv"
+	"maps"
 	"math"
 
 	"github.com/failfast-go/breaker/examples/rag/internal/text"
 )
 
-// dimensions is how many slots the words of a text are hashed into. With some hundreds of passages of a paragraph each,
-// collisions are rare enough at 2048 not to show in the results.
-const dimensions = 2048
+// dimensions is how many slots the words of a text are hashed into. Some hundreds of passages hold some ten thousand different
+// words and pairs, so that a few share each slot; much fewer slots, and rare words would no longer look rare.
+const dimensions = 8192
 
 // Embedder turns text into a vector without a model: each word and each pair of neighbouring words is hashed to a slot
-// (feature hashing of word n-grams), a slot weighs 1 + log of how often it occurs, times how rare it is in the corpus (TF-IDF),
-// and the vector is scaled to length 1. It finds passages that use the question's words; it knows no synonyms.
+// (feature hashing of word n-grams), with a sign from the hash, so that words which share a slot cancel out rather than add up;
+// a slot weighs 1 + log of how often it occurs, times how rare it is in the corpus (TF-IDF); the vector is scaled to length 1.
+// It finds passages that use the question's words; it knows no synonyms.
 type Embedder struct {
 	IDF []float32 // by slot; persisted with the vectors made by it
 }
@@ -39,7 +41,7 @@ func (e Embedder) Embed(t string) (vector []float32, ok bool) {
 	vector = make([]float32, dimensions)
 	var length float64
 	for slot, n := range counts(t) {
-		weight := (1 + float32(math.Log(float64(n)))) * e.IDF[slot]
+		weight := float32(math.Copysign(1+math.Log(math.Abs(n)), n)) * e.IDF[slot]
 		vector[slot] = weight
 		length += float64(weight) * float64(weight)
 	}
@@ -53,21 +55,30 @@ func (e Embedder) Embed(t string) (vector []float32, ok bool) {
 	return vector, true
 }
 
-// counts says how often each slot occurs among the words and word pairs of t.
-func counts(t string) map[int]int {
-	slots := make(map[int]int)
+// counts says how often each slot occurs among the words and word pairs of t, with its sign. What cancels out is left out.
+func counts(t string) map[int]float64 {
+	slots := make(map[int]float64)
+	add := func(gram string) {
+		slot, sign := hash(gram)
+		slots[slot] += sign
+	}
 	words := text.Words(t)
 	for i, w := range words {
-		slots[slot(w)]++
+		add(w)
 		if i > 0 {
-			slots[slot(words[i-1]+" "+w)]++
+			add(words[i-1] + " " + w)
 		}
 	}
+	maps.DeleteFunc(slots, func(_ int, n float64) bool { return n == 0 })
 	return slots
 }
 
-func slot(gram string) int {
-	h := fnv.New32a()
+func hash(gram string) (slot int, sign float64) {
+	h := fnv.New64a()
 	h.Write([]byte(gram))
-	return int(h.Sum32() % dimensions)
+	sum := h.Sum64()
+	if sum>>63 == 1 {
+		return int(sum % dimensions), -1
+	}
+	return int(sum % dimensions), 1
 }
