@@ -3,7 +3,6 @@ package breaker
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -331,65 +330,29 @@ func (c Config) MarshalJSON() ([]byte, error) {
 		case math.IsNaN(v) || math.IsInf(v, 0):
 			return nil, fmt.Errorf("breaker: %s is %v, want %s", s.key, v, s.want)
 		default:
-			if d, ok := s.field(&c).(*time.Duration); ok {
-				v = float64(*d) / float64(s.unit)
-			}
-			fields = append(fields, fmt.Sprintf("%q:%s", s.key, strconv.FormatFloat(v, 'f', -1, 64)))
+			fields = append(fields, fmt.Sprintf("%q:%s", s.key, s.decimal(&c)))
 		}
 	}
 	return []byte("{" + strings.Join(fields, ",") + "}"), nil
 }
 
-// ConfigError lists everything that is wrong with a [Config] or a [File], not only the first thing.
-type ConfigError struct {
-	Problems []Problem // in the order of the file, or of Config's fields
+// decimal returns the value of s in c exactly, a duration in its unit.
+func (s *setting) decimal(c *Config) string {
+	switch p := s.field(c).(type) {
+	case *int:
+		return strconv.Itoa(*p)
+	case *float64:
+		return strconv.FormatFloat(*p, 'f', -1, 64)
+	default:
+		return inUnits(*p.(*time.Duration), s.unit)
+	}
 }
 
-// Problem is one thing wrong with a configuration.
-type Problem struct {
-	Line  int    // in the file; 0 for a Config made in code
-	Key   string // YAML key with its path, such as circuit_breaker.default.timeout_seconds
-	Value string // as it was written
-	Want  string // what is allowed
-}
-
-// String says where the problem is, what was found and what is allowed, in one line.
-func (p Problem) String() string {
-	var b strings.Builder
-	if p.Line > 0 {
-		fmt.Fprintf(&b, "line %d: ", p.Line)
+func inUnits(d, unit time.Duration) string {
+	text := fmt.Sprintf("%d.%0*d", (d / unit).Abs(), len(strconv.Itoa(int(unit)))-1, (d % unit).Abs())
+	text = strings.TrimSuffix(strings.TrimRight(text, "0"), ".")
+	if d < 0 {
+		return "-" + text
 	}
-	if p.Key != "" {
-		fmt.Fprintf(&b, "%s: ", p.Key)
-	}
-	if p.Value != "" {
-		fmt.Fprintf(&b, "%s is not allowed: ", p.Value)
-	}
-	fmt.Fprintf(&b, "want %s", p.Want)
-	return b.String()
-}
-
-// Error lists every problem, one a line when there are several.
-func (e *ConfigError) Error() string {
-	if len(e.Problems) == 1 {
-		return "breaker: invalid configuration: " + e.Problems[0].String()
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "breaker: invalid configuration: %d problems:", len(e.Problems))
-	for _, p := range e.Problems {
-		b.WriteString("\n\t" + p.String())
-	}
-	return b.String()
-}
-
-func newConfigError(bad []violation) *ConfigError {
-	e := &ConfigError{}
-	for _, v := range bad {
-		e.Problems = append(e.Problems, Problem{Key: v.keys[0], Value: v.value, Want: v.want})
-	}
-	return e
-}
-
-func (e *ConfigError) sort() {
-	slices.SortStableFunc(e.Problems, func(a, b Problem) int { return a.Line - b.Line })
+	return text
 }

@@ -38,7 +38,8 @@ func (p *Permit) Done(err error) (first bool) {
 	if p == nil || !p.claimed.CompareAndSwap(false, true) {
 		return false
 	}
-	return p.end(err)
+	_, first = p.end(err)
+	return first
 }
 
 // Cancel gives the permit back without a verdict, in no total. After Done it does nothing, so it can be deferred.
@@ -59,12 +60,13 @@ func (p *Permit) Context(ctx context.Context) context.Context {
 }
 
 // end decides what err means, outside the lock, and settles. Until that is known the call has failed: a classifier may panic.
-func (p *Permit) end(err error) (first bool) {
+func (p *Permit) end(err error) (v Verdict, first bool) {
 	if err == nil {
-		return p.settle(ending{Verdict: Verdict{Outcome: Success}})
+		v = Verdict{Outcome: Success}
+		return v, p.settle(ending{Verdict: v})
 	}
 	e := ending{Verdict: Verdict{Outcome: Failure}}
-	defer func() { first = p.settle(e) }()
+	defer func() { v, first = e.Verdict, p.settle(e) }()
 	if err == errDidNotReturn {
 		e.text = p.breaker.options.text(err)
 		return
@@ -221,10 +223,7 @@ func (m *machine) settle(now time.Duration, c *call, e ending) bool {
 		return true
 	}
 	slow := m.slow(c)
-	m.settled(e.Outcome)
-	if slow && e.Outcome != unset {
-		m.totals.slow++
-	}
+	m.settled(e.Outcome, slow)
 	switch {
 	case c.period != m.period:
 		m.lateAsk(c, e)
@@ -236,8 +235,11 @@ func (m *machine) settle(now time.Duration, c *call, e ending) bool {
 	return true
 }
 
-// settled enters an outcome into the totals.
-func (m *machine) settled(o Outcome) {
+// settled enters an outcome into the totals, but for a permit given back.
+func (m *machine) settled(o Outcome, slow bool) {
+	if slow && o != unset {
+		m.totals.slow++
+	}
 	switch o {
 	case Success:
 		m.totals.successful++
@@ -250,16 +252,20 @@ func (m *machine) settled(o Outcome) {
 	}
 }
 
-// slow reports whether c has lasted longer than a call may, up to now or its first Progress.
 func (m *machine) slow(c *call) bool {
-	end, pulse := m.now, c.pulse
 	if c.probe != nil {
-		pulse = c.probe.pulse
+		return m.outlasted(c.start, c.probe.pulse)
 	}
+	return m.outlasted(c.start, c.pulse)
+}
+
+// outlasted reports whether a call has lasted longer than it may, up to now or its first Progress.
+func (m *machine) outlasted(start time.Duration, pulse instant) bool {
+	end := m.now
 	if pulse.known {
 		end = pulse.at
 	}
-	return m.cfg.measuresSlow() && end-c.start > m.cfg.SlowCallDuration
+	return m.cfg.measuresSlow() && end-start > m.cfg.SlowCallDuration
 }
 
 // lateAsk is all that a call from an earlier period can do: when its own period was ended by the opening that still lasts,

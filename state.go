@@ -208,7 +208,7 @@ func (m *machine) expire(d deadline) {
 		m.endRamp()
 	case probePasses:
 		d.probe.fate = passed
-		m.settled(Success)
+		m.settled(Success, m.outlasted(d.probe.start, d.probe.pulse))
 		m.probeEnded(d.probe, ending{Verdict: Verdict{Outcome: Success}})
 	case probeDies:
 		m.loseProbes()
@@ -233,7 +233,7 @@ func (m *machine) loseProbes() {
 		}
 		p.fate = lost
 		m.totals.inFlight--
-		m.settled(Failure)
+		m.settled(Failure, false)
 		m.trial.calls++
 		m.trial.failures++
 		return true
