@@ -404,8 +404,8 @@ func TestAPanicOfThePrimaryPropagates(t *testing.T) {
 	require.False(t, found)
 }
 
-// exits runs f on a goroutine of its own and reports whether runtime.Goexit ended it.
-func exits(f func()) (exited bool) {
+// exitsGoroutine runs f on a goroutine of its own and reports whether runtime.Goexit ended it.
+func exitsGoroutine(f func()) (exited bool) {
 	exited = true
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -419,10 +419,10 @@ func exits(f func()) (exited bool) {
 func TestGoexitGoesOnFromAnyStep(t *testing.T) {
 	goexit := func(context.Context, prompt) (reply, error) { runtime.Goexit(); return "", nil }
 	b, local := upstream(), upstream()
-	require.True(t, exits(func() { _, _ = breaker.Protect(b, goexit).OrValue("sorry").Do(t.Context(), "x") }))
+	require.True(t, exitsGoroutine(func() { _, _ = breaker.Protect(b, goexit).OrValue("sorry").Do(t.Context(), "x") }))
 	require.Equal(t, 1, b.Status().FailureCount)
 	p := breaker.Protect(b, failsWith(errUpstream).ask).OrCall("local", goexit, breaker.Through(local)).OrValue("sorry")
-	require.True(t, exits(func() { _, _ = p.Do(t.Context(), "x") }))
+	require.True(t, exitsGoroutine(func() { _, _ = p.Do(t.Context(), "x") }))
 	require.Equal(t, 1, local.Status().FailureCount)
 }
 
