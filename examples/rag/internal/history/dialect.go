@@ -7,11 +7,13 @@ import (
 
 // dialect is what differs between the two databases.
 type dialect struct {
+	driver                 string
 	create, insert, recent string
 	lock                   []string
 }
 
 var sqliteDialect = dialect{
+	driver: "sqlite",
 	create: `CREATE TABLE IF NOT EXISTS conversations (
 		id INTEGER PRIMARY KEY, asked_at TIMESTAMP NOT NULL, question TEXT NOT NULL, answer TEXT NOT NULL,
 		source TEXT NOT NULL, degraded BOOLEAN NOT NULL)`,
@@ -21,6 +23,7 @@ var sqliteDialect = dialect{
 }
 
 var postgresDialect = dialect{
+	driver: "pgx",
 	create: `CREATE TABLE IF NOT EXISTS conversations (
 		id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, asked_at TIMESTAMPTZ NOT NULL, question TEXT NOT NULL,
 		answer TEXT NOT NULL, source TEXT NOT NULL, degraded BOOLEAN NOT NULL)`,

@@ -4,6 +4,7 @@ package history
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,6 +28,7 @@ type Store struct {
 
 	db      *sql.DB
 	dialect dialect
+	url     string // as the driver takes it
 
 	mu     sync.Mutex // guards the field below
 	tables bool       // the table is known to be there
@@ -41,22 +43,24 @@ func Open(databaseURL, file string) (*Store, error) {
 	if !strings.HasPrefix(databaseURL, "postgres://") && !strings.HasPrefix(databaseURL, "postgresql://") {
 		return nil, fmt.Errorf("history: DATABASE_URL must begin with postgres:// (leave it out for SQLite)") // and is not shown: it holds a password
 	}
-	db, err := sql.Open("pgx", databaseURL)
+	db, err := sql.Open(postgresDialect.driver, databaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("history: DATABASE_URL cannot be read; want postgres://user:password@host:port/name")
 	}
-	return &Store{db: db, dialect: postgresDialect}, nil
+	return &Store{db: db, dialect: postgresDialect, url: databaseURL}, nil
 }
 
 func openSQLite(file string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return nil, fmt.Errorf("history: cannot make the data directory: %w", err)
 	}
-	db, err := sql.Open("sqlite", "file:"+escape.Replace(file)+"?_pragma=busy_timeout(250)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)")
+	url := "file:" + escape.Replace(file) + "?_pragma=busy_timeout(250)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)"
+	db, err := sql.Open(sqliteDialect.driver, url)
 	if err != nil {
 		return nil, fmt.Errorf("history: cannot open %s: %w", file, err)
 	}
-	return &Store{db: db, dialect: sqliteDialect}, nil
+	db.SetMaxOpenConns(1) // SQLite has one writer at a time; the others wait their turn here rather than be told that it is busy
+	return &Store{db: db, dialect: sqliteDialect, url: url}, nil
 }
 
 // escape keeps what a file name may hold from being read as part of the URI.
@@ -118,20 +122,19 @@ func (s *Store) Lock(ctx context.Context) (unlock func() error, err error) {
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
-	conn, err := s.db.Conn(ctx)
+	other, err := sql.Open(s.dialect.driver, s.url)
 	if err != nil {
 		return nil, fmt.Errorf("history: lock: %w", err)
 	}
+	other.SetMaxOpenConns(1) // every statement goes to the connection that holds the lock
 	for _, statement := range s.dialect.lock {
-		if _, err := conn.ExecContext(ctx, statement); err != nil {
-			conn.Close()
-			return nil, fmt.Errorf("history: lock: %w", err)
+		if _, err := other.ExecContext(ctx, statement); err != nil {
+			return nil, errors.Join(fmt.Errorf("history: lock: %w", err), other.Close())
 		}
 	}
 	return func() error {
-		defer conn.Close()
-		_, err := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
-		return err
+		_, err := other.Exec("ROLLBACK")
+		return errors.Join(err, other.Close())
 	}, nil
 }
 

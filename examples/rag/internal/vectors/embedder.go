@@ -10,8 +10,8 @@ import (
 )
 
 // dimensions is how many slots the words of a text are hashed into. Some hundreds of passages hold some ten thousand different
-// words and pairs, so that a few share each slot; much fewer slots, and rare words would no longer look rare.
-const dimensions = 8192
+// words and pairs, so that several share each slot; much fewer slots, and rare words would no longer look rare.
+const dimensions = 4096
 
 // Embedder turns text into a vector without a model: each word and each pair of neighbouring words is hashed to a slot
 // (feature hashing of word n-grams), with a sign from the hash, so that words which share a slot cancel out rather than add up;
