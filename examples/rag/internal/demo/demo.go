@@ -56,7 +56,7 @@ func newPlayers(ctx context.Context, data string, names []string) ([]*player, er
 	for _, name := range names { // one after the other: the first writes the index, the next finds it
 		p, err := newPlayer(ctx, data, name, file, pace, name == "without")
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(err, closeAll(players))
 		}
 		players = append(players, p)
 	}
@@ -76,9 +76,16 @@ func playAll(ctx context.Context, out *os.File, players []*player, names []strin
 	var runs []Run
 	for i, p := range players {
 		runs = append(runs, Run{names[i], p.recorder.result(time.Since(begun), p.promises)})
+	}
+	return runs, errors.Join(append(errs, closeAll(players))...)
+}
+
+func closeAll(players []*player) error {
+	var errs []error
+	for _, p := range players {
 		errs = append(errs, p.close())
 	}
-	return runs, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // show plays the script and keeps v up to date.

@@ -57,14 +57,15 @@ type Run struct {
 }
 
 const (
-	headFormat = "%-26s %-8s %5s %8s %6s %12s %5s %5s %11s %8s %7s %8s %8s\n"
-	rowFormat  = "%-26s %-8s %5d %8d %6d %12d %5d %5d %11d %8d %7s %8s %8s\n"
+	topFormat  = "%-25s %-7s %5s %-29s %7s %7s %7s %8s %8s\n" // one column over those of the sources
+	headFormat = "%-25s %-7s %5s %7s %5s %5s %4s %4s %7s %7s %7s %8s %8s\n"
+	rowFormat  = "%-25s %-7s %5d %7d %5d %5d %4d %4d %7d %7d %7s %8s %8s\n"
 )
 
 // Table writes the runs side by side: for each act a line of each run.
 func Table(w io.Writer, runs ...Run) {
-	fmt.Fprintf(w, headFormat, "", "", "", "answers", "by", "source:", "", "", "without", "", "reached", "", "")
-	fmt.Fprintf(w, headFormat, "phase", "breakers", "asked", "primary", "cache", "local-model", "rule", "none", "sources", "refused", "the ill", "median", "worst")
+	fmt.Fprintf(w, topFormat, "", "", "", " ---- answers by source ----", "no", "", "reached", "", "")
+	fmt.Fprintf(w, headFormat, "phase", "breaker", "asked", "primary", "cache", "local", "rule", "none", "sources", "refused", "the ill", "median", "worst")
 	for i := range runs[0].Report.Acts {
 		for n, run := range runs {
 			if i >= len(run.Report.Acts) {
