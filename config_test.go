@@ -81,6 +81,9 @@ func TestOneErrorListsRangesAndContradictions(t *testing.T) {
 		"success_threshold: -1 is not allowed: want a whole number >= 1",
 		"window_seconds: 1s is not allowed: want only one of window_calls and window_seconds",
 	}, "\n\t"))
+	_, err = breaker.New("x", breaker.Config{SlowCallDuration: -5, SlowCallRateThreshold: 0.5, ProbeTimeout: 1})
+	require.EqualError(t, err, `breaker: invalid configuration: slow_call_duration_threshold: -5ns is not allowed: want milliseconds > 0, a duration such as "2s", or off`,
+		"what is out of range contradicts nothing")
 }
 
 func TestBoundsAreAllowed(t *testing.T) {

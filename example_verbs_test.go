@@ -64,7 +64,7 @@ func ExampleOpenFor() {
 		return breaker.OpenFor(errors.New("429 too many requests"), 2*time.Minute)
 	})
 	fmt.Println(llm.State(), "-", llm.Status().Trip)
-	// Output: open - the upstream asked for a pause of 2m0s
+	// Output: open - the upstream's wish for a pause of 2m0s
 }
 
 // A caller's own mistake says nothing about the upstream.

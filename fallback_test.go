@@ -272,7 +272,7 @@ func TestAttemptsTellEveryStepInOrder(t *testing.T) {
 			took = append(took, a.Duration)
 		}
 		require.Equal(t, []string{errUpstream.Error(), errUpstream.Error(), "no answer stored",
-			`breaker: "llm" is open: tripped by hand; retry after 26s`, errLocal.Error(), "no rule matched", "<nil>"}, texts)
+			`breaker: "llm" is open: a trip by hand; retry after 26s`, errLocal.Error(), "no rule matched", "<nil>"}, texts)
 		require.Equal(t, []time.Duration{time.Second, time.Second, 0, 0, 2 * time.Second, 0, 0}, took)
 		require.Equal(t, "default", res.Source)
 		require.Equal(t, errUpstream, res.Cause)
