@@ -44,6 +44,7 @@ var badAlerts = []bad{
 	{"an unclosed variable", channel(`type: pagerduty, integration_key: "hunter2${KEY"`), 3, "alerts.channels[0].integration_key", "[redacted]", "${NAME} or ${NAME:-default}"},
 	{"a variable of a strange name", channel(`type: pagerduty, integration_key: "${hunter2-x}"`), 3, "alerts.channels[0].integration_key", "[redacted]", "${NAME} or ${NAME:-default}"},
 	{"a password that looks like an alias", smtp("host: a, password: *hunter2"), 2, "", "a syntax error", "text that begins with * needs quotes"},
+	{"smtp that is a list", "alerts: {smtp: [hunter2]}", 1, "alerts.smtp", "a list", "a mapping"},
 	{"smtp without host", smtp("port: 25"), 2, "alerts.smtp.host", "nothing", "the name of a mail server"},
 	{"a port too high", smtp("host: a, port: 65536"), 2, "alerts.smtp.port", "65536", "a whole number from 1 to 65535"},
 	{"a port in quotes", smtp(`host: a, port: "25"`), 2, "alerts.smtp.port", `"25"`, "a whole number from 1 to 65535"},

@@ -252,3 +252,27 @@ func TestSuccessesAndFailuresAreOfTheWindow(t *testing.T) {
 		require.Equal(t, 2, s.ConsecutiveFailures, "the run does not decay")
 	})
 }
+
+// A call that is slow before its group counts when it ends, whatever way that is.
+func TestASlowCallThatEndsBeforeItsGroupTurns(t *testing.T) {
+	for name, finish := range map[string]func(p *breaker.Permit){
+		"ignored":   func(p *breaker.Permit) { p.Done(breaker.Ignore(errDown)) },
+		"cancelled": func(p *breaker.Permit) { p.Cancel() },
+		"done":      func(p *breaker.Permit) { p.Done(nil) },
+		"progress":  func(p *breaker.Permit) { p.Progress() },
+	} {
+		bubble(t, name, func(t *testing.T) {
+			b := newBreaker(t, breaker.Config{SlowCallDuration: 16 * time.Second, MinimumCalls: 1})
+			p := acquire(t, b)
+			time.Sleep(time.Second - 1)
+			acquire(t, b)
+			time.Sleep(15*time.Second + 2)
+			require.Equal(t, breaker.StateClosed, b.State())
+			finish(p)
+			s := b.Status()
+			require.Equal(t, breaker.StateOpen, s.State)
+			require.Equal(t, time.Now(), s.OpenedAt)
+			require.Equal(t, "slow-call rate 1.00 >= 0.80 over 1 calls", s.Trip.String())
+		})
+	}
+}

@@ -3,6 +3,7 @@ package breaker
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -124,8 +125,8 @@ func WithListener(f func(Event)) Option {
 }
 
 // WithErrorText replaces the text under which a failure is listed in [Trip].Errors, to redact or to group. Without it the text
-// is the error's own. Either way the URLs of a *url.Error are reduced to scheme and host, and the text is cut at 160 bytes. It
-// runs on the caller's goroutine, outside every lock.
+// is the error's own. Either way URLs are reduced to scheme and host, since path and query may hold a key, and the text is cut
+// at 160 bytes. It runs on the caller's goroutine, outside every lock.
 func WithErrorText(f func(error) string) Option {
 	return func(o *options) {
 		if f != nil {
@@ -200,17 +201,6 @@ func (s *setting) text(c *Config) string {
 	}
 }
 
-func (s *setting) clear(c *Config) {
-	switch p := s.field(c).(type) {
-	case *int:
-		*p = 0
-	case *float64:
-		*p = 0
-	case *time.Duration:
-		*p = 0
-	}
-}
-
 func (s *setting) valid(c *Config) bool {
 	v := s.number(c)
 	return v == 0 || s.off && s.isOff(c) || s.ok(v)
@@ -223,16 +213,22 @@ type violation struct {
 	want  string
 }
 
-// check returns everything wrong with c.
+// check returns everything wrong with c. What is out of range contradicts nothing: it has been reported already.
 func (c Config) check() []violation {
 	var bad []violation
+	wrong := map[string]bool{}
 	for i := range settings {
 		if s := &settings[i]; !s.valid(&c) {
 			bad = append(bad, violation{[]string{s.key}, s.text(&c), s.want})
-			s.clear(&c) // it contradicts nothing any more
+			wrong[s.key] = true
 		}
 	}
-	return append(bad, c.contradictions()...)
+	for _, v := range c.contradictions() {
+		if !slices.ContainsFunc(v.keys, func(key string) bool { return wrong[key] }) {
+			bad = append(bad, v)
+		}
+	}
+	return bad
 }
 
 func (c Config) contradictions() []violation {

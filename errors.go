@@ -260,12 +260,9 @@ func urlsIn(err error, found []string) []string {
 	return found
 }
 
-// hideURLs reduces each of the URLs in text to scheme and host: path and query may hold a key. First those of *url.Error as it
-// quotes them, since they may contain anything, then whatever else looks like one, such as the target of a redirect.
+// hideURLs reduces each URL in text to scheme and host: user, path and query may hold a key. First those of *url.Error as it
+// quotes them, since they may contain anything, then whatever looks like one, also in the text of an error that was not wrapped.
 func hideURLs(text string, urls []string) string {
-	if len(urls) == 0 {
-		return text
-	}
 	var pairs []string
 	for _, raw := range urls {
 		short := "a URL"

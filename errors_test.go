@@ -42,7 +42,8 @@ func TestAKeyInAURLIsNeverShown(t *testing.T) {
 		"of a redirect":                 get("https://api.test/a", get("https://login.test/?token=SECRET", errDown)),
 		"of a redirect from the root":   get("https://api.test/", get("https://api.test/login?token=SECRET", errDown)),
 		"of two attempts, one URL a prefix of the other": errors.Join(get("https://api.test/v1", errDown), get("https://api.test/v1?key=SECRET", errDown)),
-		"with %w twice": fmt.Errorf("%w then %w", get("https://api.test/v1", errDown), get("https://api.test/v1/SECRET", errDown)),
+		"in text that was not wrapped":                   fmt.Errorf("asking: %v", get("https://api.test/v1?key=SECRET", errDown)),
+		"with %w twice":                                  fmt.Errorf("%w then %w", get("https://api.test/v1", errDown), get("https://api.test/v1/SECRET", errDown)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			shown := texts(t, []error{err})

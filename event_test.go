@@ -218,11 +218,37 @@ func TestAListenerThatDies(t *testing.T) {
 	}
 }
 
+// Each of 50 events, caused by the first, meets a listener that panics and one that exits; all are delivered to the third.
+func TestListenersThatDieOneAfterTheOther(t *testing.T) {
+	var d diary
+	b := newBreaker(t, breaker.Config{}, breaker.WithListener(func(e breaker.Event) {
+		if e.Seq == 1 {
+			for range 25 {
+				e.Breaker.Reset("")
+				e.Breaker.Trip("")
+			}
+		}
+		panic("listener")
+	}), breaker.WithListener(func(e breaker.Event) {
+		if e.Seq%5 == 0 {
+			runtime.Goexit()
+		}
+	}), breaker.WithListener(d.hear))
+	returned := false
+	exits(func() { _ = caught(func() { b.Trip(""); returned = true }) })
+	require.False(t, returned)
+	require.Len(t, d.heard, 51)
+	requireSeq(t, d.heard)
+	exits(func() { _ = caught(func() { b.Reset("") }) })
+	require.Len(t, d.heard, 52)
+	require.NoError(t, end(b, nil))
+}
+
 func TestTripTextsShowTheDurationsAsConfigured(t *testing.T) {
 	for ms := range 5000 {
 		d := time.Duration(ms+1) * time.Millisecond
 		trip := breaker.Trip{Rule: breaker.RuleProbeSlow, Threshold: d.Seconds()}
-		require.Equal(t, "a probe took longer than "+d.String(), trip.String())
+		require.Equal(t, "a probe slower than "+d.String(), trip.String())
 	}
 }
 
@@ -233,15 +259,15 @@ func TestTripTexts(t *testing.T) {
 		"failure rate 0.333333 >= 0.333333 over 3 calls": {Rule: breaker.RuleFailureRate, Observed: 1.0 / 3, Threshold: 1.0 / 3, Calls: 3},
 		"failure rate 0.0050 >= 0.0012 over 200 calls":   {Rule: breaker.RuleFailureRate, Observed: 0.005, Threshold: 0.0012, Calls: 200},
 		"slow-call rate 0.80 >= 0.80 over 10 calls":      {Rule: breaker.RuleSlowCallRate, Observed: 0.8, Threshold: 0.8, Calls: 10},
-		"a probe failed":                          {Rule: breaker.RuleProbeFailed, Observed: 1, Threshold: 1},
-		"a probe took longer than 2.5s":           {Rule: breaker.RuleProbeSlow, Observed: 2.5, Threshold: 2.5},
-		"a probe gave no sign of life for 5m0s":   {Rule: breaker.RuleProbeLost, Observed: 300, Threshold: 300},
-		"3 probes in a row gave no verdict":       {Rule: breaker.RuleProbeIgnored, Observed: 3, Threshold: 3},
-		"the upstream asked for a pause of 12.3s": {Rule: breaker.RuleRetryAfter, Observed: 12.345, Threshold: 600},
-		"the upstream asked for a pause of 250ms": {Rule: breaker.RuleRetryAfter, Observed: 0.25, Threshold: 600},
-		"tripped by hand":                         {Rule: breaker.RuleManual},
-		"tripped by hand: deploy":                 {Rule: breaker.RuleManual, Reason: "deploy"},
-		"a rule of tomorrow":                      {Rule: "a rule of tomorrow"},
+		"a failed probe":                           {Rule: breaker.RuleProbeFailed, Observed: 1, Threshold: 1},
+		"a probe slower than 2.5s":                 {Rule: breaker.RuleProbeSlow, Observed: 2.5, Threshold: 2.5},
+		"a probe without a sign of life for 5m0s":  {Rule: breaker.RuleProbeLost, Observed: 300, Threshold: 300},
+		"3 probes in a row without a verdict":      {Rule: breaker.RuleProbeIgnored, Observed: 3, Threshold: 3},
+		"the upstream's wish for a pause of 12.3s": {Rule: breaker.RuleRetryAfter, Observed: 12.345, Threshold: 600},
+		"the upstream's wish for a pause of 250ms": {Rule: breaker.RuleRetryAfter, Observed: 0.25, Threshold: 600},
+		"a trip by hand":                           {Rule: breaker.RuleManual},
+		"a trip by hand: deploy":                   {Rule: breaker.RuleManual, Reason: "deploy"},
+		"a rule of tomorrow":                       {Rule: "a rule of tomorrow"},
 	} {
 		require.Equal(t, want, trip.String())
 	}

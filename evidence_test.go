@@ -31,12 +31,12 @@ var waysToEnd = map[string]func(b *breaker.Breaker){
 	},
 	"exits its goroutine": func(b *breaker.Breaker) { _ = b.Do(bg, func(context.Context) error { runtime.Goexit(); return nil }) },
 	"hangs": func(b *breaker.Breaker) {
-		_ = b.Do(bg, func(context.Context) error { time.Sleep(24 * time.Hour); return nil })
+		_ = b.Do(bg, func(context.Context) error { time.Sleep(3 * time.Hour); return nil })
 	},
 	"is forgotten":        func(b *breaker.Breaker) { _, _ = b.Acquire(bg) },
 	"is given back":       func(b *breaker.Breaker) { p, _ := b.Acquire(bg); p.Cancel() },
 	"is done":             func(b *breaker.Breaker) { p, _ := b.Acquire(bg); p.Done(errDown) },
-	"goes on for ever":    func(b *breaker.Breaker) { p, _ := b.Acquire(bg); progressFor(p, 24*time.Hour) },
+	"goes on for ever":    func(b *breaker.Breaker) { p, _ := b.Acquire(bg); progressFor(p, 3*time.Hour) },
 	"goes on, then hangs": func(b *breaker.Breaker) { p, _ := b.Acquire(bg); progressFor(p, time.Minute) },
 	"asks itself": func(b *breaker.Breaker) {
 		_ = b.Do(bg, func(ctx context.Context) error { return b.Do(ctx, func(context.Context) error { return errDown }) })
@@ -45,9 +45,9 @@ var waysToEnd = map[string]func(b *breaker.Breaker){
 }
 
 func progressFor(p *breaker.Permit, d time.Duration) {
-	for range d / time.Second {
+	for range d / (10 * time.Second) {
 		p.Progress()
-		time.Sleep(time.Second)
+		time.Sleep(10 * time.Second)
 	}
 }
 
@@ -66,7 +66,7 @@ func TestHalfOpenForEver(t *testing.T) {
 				require.True(t, time.Now().Before(deadline), "still refusing")
 				time.Sleep(time.Second)
 			}
-			time.Sleep(24 * time.Hour)
+			time.Sleep(3 * time.Hour)
 		})
 	}
 }

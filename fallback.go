@@ -31,7 +31,7 @@ type Protected[Req, Res any] struct {
 // Result is an answer and the account of how it came about. When nobody answered, Value and Source are empty.
 type Result[Res any] struct {
 	Value    Res
-	Source   string        // who answered: "primary" (also when its error is returned as it is), "cache", "rule", "default", or a name given to OrCall
+	Source   string        // who answered, or ended it by an error that is not for others: "primary", "cache", "rule", "default", or OrCall's name
 	Degraded bool          // somebody else than the primary answered
 	Age      time.Duration // of an answer from the cache, since the primary gave it; never below zero
 	Cause    error         // why the primary did not answer, the last of its attempts; nil when it did

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -271,7 +272,7 @@ func TestAttemptsTellEveryStepInOrder(t *testing.T) {
 			took = append(took, a.Duration)
 		}
 		require.Equal(t, []string{errUpstream.Error(), errUpstream.Error(), "no answer stored",
-			`breaker: "llm" is open: tripped by hand; retry after 26s`, errLocal.Error(), "no rule matched", "<nil>"}, texts)
+			`breaker: "llm" is open: a trip by hand; retry after 26s`, errLocal.Error(), "no rule matched", "<nil>"}, texts)
 		require.Equal(t, []time.Duration{time.Second, time.Second, 0, 0, 2 * time.Second, 0, 0}, took)
 		require.Equal(t, "default", res.Source)
 		require.Equal(t, errUpstream, res.Cause)
@@ -404,25 +405,20 @@ func TestAPanicOfThePrimaryPropagates(t *testing.T) {
 	require.False(t, found)
 }
 
-// exitsGoroutine runs f on a goroutine of its own and reports whether runtime.Goexit ended it.
-func exitsGoroutine(f func()) (exited bool) {
-	exited = true
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		f()
-		exited = false
-	})
-	wg.Wait()
-	return exited
-}
-
 func TestGoexitGoesOnFromAnyStep(t *testing.T) {
 	goexit := func(context.Context, prompt) (reply, error) { runtime.Goexit(); return "", nil }
 	b, local := upstream(), upstream()
-	require.True(t, exitsGoroutine(func() { _, _ = breaker.Protect(b, goexit).OrValue("sorry").Do(t.Context(), "x") }))
+	answered := func(p *breaker.Protected[prompt, reply]) (yes bool) {
+		exits(func() {
+			_, _ = p.Do(t.Context(), "x")
+			yes = true
+		})
+		return yes
+	}
+	require.False(t, answered(breaker.Protect(b, goexit).OrValue("sorry")))
 	require.Equal(t, 1, b.Status().FailureCount)
 	p := breaker.Protect(b, failsWith(errUpstream).ask).OrCall("local", goexit, breaker.Through(local)).OrValue("sorry")
-	require.True(t, exitsGoroutine(func() { _, _ = p.Do(t.Context(), "x") }))
+	require.False(t, answered(p))
 	require.Equal(t, 1, local.Status().FailureCount)
 }
 
@@ -476,6 +472,14 @@ func TestWithoutStepsTheErrorIsThePrimarysOwn(t *testing.T) {
 	res, err := breaker.Protect(upstream(), failsWith(errUpstream).ask).Call(t.Context(), "x")
 	require.Equal(t, errUpstream, err)
 	require.Equal(t, errUpstream, res.Cause)
+}
+
+func TestANilPointerAsErrorIsAFailureLikeOthers(t *testing.T) {
+	llm := failsWith((*url.Error)(nil))
+	res, err := breaker.Protect(upstream(), llm.ask, breaker.Retry(1, 0)).OrRules(greeting).Call(t.Context(), "x")
+	require.NotErrorIs(t, err, breaker.ErrOpen)
+	require.EqualError(t, res.Cause, "the call returned a nil *url.Error as its error")
+	require.EqualValues(t, 2, llm.made.Load())
 }
 
 func TestAProtectedNeverChanges(t *testing.T) {

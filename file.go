@@ -308,3 +308,15 @@ func (c *Config) UnmarshalJSON(data []byte) error {
 	*c = l.cfg
 	return nil
 }
+
+// clear makes the value of s in c the default again.
+func (s *setting) clear(c *Config) {
+	switch p := s.field(c).(type) {
+	case *int:
+		*p = 0
+	case *float64:
+		*p = 0
+	case *time.Duration:
+		*p = 0
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
 )
 
 const rfcFile = "testdata/circuit_breaker_config.yaml"
@@ -162,7 +163,7 @@ type bad struct {
 // inDefault is a file with one line in its default.
 func inDefault(line string) string { return "circuit_breaker:\n  default:\n    " + line + "\n" }
 
-func setting1(name, line, key, value, want string) bad {
+func wrong(name, line, key, value, want string) bad {
 	return bad{name, inDefault(line), 3, "circuit_breaker.default." + key, value, want}
 }
 
@@ -170,6 +171,7 @@ var badFiles = []bad{
 	{"an empty file", "", 1, "", "an empty file", "a mapping"},
 	{"comments only", "# nothing\n# here\n", 1, "", "an empty file", "a mapping"},
 	{"an empty document", "---\n", 1, "", "an empty file", "a mapping"},
+	{"null", "# x\n~\n", 2, "", "null", "a mapping"},
 	{"a list", "- a\n", 1, "", "a list", "a mapping"},
 	{"a word", "# x\nhello", 2, "", "[redacted]", "a mapping"},
 	{"a second document", "version: 1\n---\nversion: 1\n", 3, "", "a second document", "one document"},
@@ -184,9 +186,10 @@ var badFiles = []bad{
 	{"an unknown anchor", "version: 1\nmetadata:\n  a: *nowhere\n", 3, "", "a syntax error", "unknown anchor"},
 	{"a control character", "version: 1\nmetadata: \x01\n", 2, "", "a control character or a byte that is not UTF-8", "UTF-8"},
 	{"not UTF-8", "version: 1\n\nmetadata: \xff\n", 3, "", "a control character or a byte that is not UTF-8", "UTF-8"},
-	{"too large", strings.Repeat("#\n", 3<<20), 1, "", "6291456 bytes", "at most 4194304 bytes"},
+	{"too large", strings.Repeat("#\n", 3<<20), 1, "", "a larger file", "at most 4194304 bytes"},
 
 	{"another version", "version: \"2.0\"", 1, "version", `"2.0"`, "version 1"},
+	{"a version of words", "version: 1.0-beta", 1, "version", "1.0-beta", "version 1"},
 	{"a version that is a list", "version: [1]", 1, "version", "a list", "version 1"},
 	{"an unknown section", "circuit_braker: {}\n", 1, "circuit_braker", "a mapping", "did you mean circuit_breaker?"},
 	{"a secret in the wrong place", "password: hunter2\n", 1, "password", "[redacted]", "known are alerts"},
@@ -203,57 +206,62 @@ var badFiles = []bad{
 	{"a null key", "circuit_breaker:\n  services:\n    ~: {}\n", 3, "circuit_breaker.services", "null", "text as a key"},
 	{"a list as a key", "circuit_breaker:\n  services:\n    [a, b]: {}\n", 3, "circuit_breaker.services", "a list", "text as a key"},
 	{"a merge of a word", "circuit_breaker:\n  default:\n    <<: base\n", 3, "circuit_breaker.default", "base", "a mapping"},
-	{"an alias that merges itself", "circuit_breaker:\n  default: &a\n    <<: *a\n", 2, "circuit_breaker.default", "a mapping", "at most 100 levels"},
+	{"an alias that merges itself", "circuit_breaker:\n  default: &a\n    <<: *a\n", 2, "circuit_breaker.default", "a mapping", "what does not contain itself"},
 
-	setting1("a misspelt key", "failure_treshold: 5", "failure_treshold", "5", "did you mean failure_threshold?"),
-	setting1("a key from nowhere", "colour: red", "colour", "text", "known are failure_threshold, failure_rate_threshold,"),
+	wrong("a misspelt key", "failure_treshold: 5", "failure_treshold", "5", "did you mean failure_threshold?"),
+	wrong("a key from nowhere", "colour: red", "colour", "text", "known are failure_threshold, failure_rate_threshold,"),
 	{"a key twice", inDefault("timeout_seconds: 5\n    timeout_seconds: 6"), 4, "circuit_breaker.default.timeout_seconds", "6", "already in line 3"},
-	setting1("a fraction for a whole number", "failure_threshold: 5.5", "failure_threshold", "5.5", "a whole number >= 1, or off"),
-	setting1("5.0 for a whole number", "failure_threshold: 5.0", "failure_threshold", "5.0", "a whole number >= 1, or off"),
-	setting1("an old octal number", "failure_threshold: 010", "failure_threshold", "010", "a whole number >= 1, or off"),
-	setting1("an octal number", "failure_threshold: 0o10", "failure_threshold", "0o10", "a whole number >= 1, or off"),
-	setting1("a hexadecimal number", "failure_threshold: 0x10", "failure_threshold", "0x10", "a whole number >= 1, or off"),
-	setting1("a binary number", "failure_threshold: 0b11", "failure_threshold", "0b11", "a whole number >= 1, or off"),
-	setting1("underscores", "failure_threshold: 1_000", "failure_threshold", "1_000", "a whole number >= 1, or off"),
-	setting1("an exponent for a whole number", "failure_threshold: 1e3", "failure_threshold", "1e3", "a whole number >= 1, or off"),
-	setting1("a quoted number", `minimum_calls: "30"`, "minimum_calls", `"30"`, "a whole number >= 1"),
-	setting1("null", "half_open_max_calls:", "half_open_max_calls", "null", "a whole number >= 1"),
-	setting1("a boolean", "half_open_max_calls: true", "half_open_max_calls", "true", "a whole number >= 1"),
-	setting1("a list for a number", "half_open_max_calls: [3]", "half_open_max_calls", "a list", "a whole number >= 1"),
-	setting1("a mapping for a number", "half_open_max_calls: {a: 3}", "half_open_max_calls", "a mapping", "a whole number >= 1"),
-	setting1("text for a number", "half_open_max_calls: three", "half_open_max_calls", "three", "a whole number >= 1"),
-	setting1("a date for a number", "half_open_max_calls: 2026-01-02", "half_open_max_calls", "2026-01-02", "a whole number >= 1"),
-	setting1("an overflow", "success_threshold: 99999999999999999999", "success_threshold", "99999999999999999999", "a whole number >= 1"),
-	setting1("zero for a count", "half_open_max_calls: 0", "half_open_max_calls", "0", "leave it out for the default"),
-	setting1("zero for a rule", "failure_threshold: 0", "failure_threshold", "0", "leave it out for the default, or write off"),
-	setting1("zero for a rate", "failure_rate_threshold: 0.0", "failure_rate_threshold", "0.0", "leave it out for the default, or write off"),
-	setting1("zero for a duration", "timeout_seconds: 0s", "timeout_seconds", "0s", "leave it out for the default"),
-	setting1("too small to be anything", "timeout_seconds: 0.0000000001", "timeout_seconds", "0.0000000001", "leave it out for the default"),
-	setting1("-1 where off may be meant", "failure_threshold: -1", "failure_threshold", "-1", "the word is off, not -1"),
-	setting1("-1.0 likewise", "failure_rate_threshold: -1.0", "failure_rate_threshold", "-1.0", "the word is off, not -1"),
-	setting1("-1 for a count", "success_threshold: -1", "success_threshold", "-1", "a whole number >= 1"),
-	setting1("a duration that is the constant Off", "max_retry_after_seconds: -0.000000001", "max_retry_after_seconds", "-0.000000001", "seconds > 0"),
-	setting1("off for what cannot be off", "timeout_seconds: off", "timeout_seconds", "off", `seconds > 0, or a duration such as "30s"`),
-	setting1("false for off", "failure_threshold: false", "failure_threshold", "false", "or off"),
-	setting1("a rate above one", "failure_rate_threshold: 50", "failure_rate_threshold", "50", "a fraction > 0 and <= 1, or off"),
-	setting1("a rate in percent", "failure_rate_threshold: 50%", "failure_rate_threshold", "50%", "a fraction > 0 and <= 1, or off"),
-	setting1("a negative rate", "failure_rate_threshold: -0.5", "failure_rate_threshold", "-0.5", "a fraction > 0 and <= 1, or off"),
-	setting1("not a number", "failure_rate_threshold: .nan", "failure_rate_threshold", ".nan", "a fraction > 0 and <= 1, or off"),
-	setting1("infinite", "timeout_seconds: .inf", "timeout_seconds", ".inf", "seconds > 0"),
-	setting1("minus infinite", "timeout_jitter: -.inf", "timeout_jitter", "-.inf", "a fraction >= 0 and < 1, or off"),
-	setting1("an overflowing fraction", "timeout_jitter: 1e400", "timeout_jitter", "1e400", "a fraction >= 0 and < 1, or off"),
-	setting1("a jitter of one", "timeout_jitter: 1", "timeout_jitter", "1", "a fraction >= 0 and < 1, or off"),
-	setting1("a duration without unit", `timeout_seconds: "30"`, "timeout_seconds", `"30"`, `seconds > 0, or a duration such as "30s"`),
-	setting1("a duration in days", `timeout_seconds: 1d`, "timeout_seconds", `1d`, `seconds > 0, or a duration such as "30s"`),
-	setting1("a duration of octal seconds", `timeout_seconds: 030`, "timeout_seconds", `030`, "seconds > 0"),
-	setting1("a negative duration", "timeout_seconds: -5", "timeout_seconds", "-5", "seconds > 0"),
-	setting1("a duration beyond 292 years", "max_timeout_seconds: 9223372037", "max_timeout_seconds", "9223372037", "seconds > 0"),
-	setting1("text beyond 292 years", "max_timeout_seconds: 9999999h", "max_timeout_seconds", "9999999h", "seconds > 0"),
-	setting1("a negative ramp", "ramp_up_seconds: -1s", "ramp_up_seconds", "-1s", "seconds >= 0"),
-	setting1("a window too short", "window_seconds: 0.5", "window_seconds", "0.5", "seconds from 1 to 86400"),
-	setting1("a window too long", "window_seconds: 25h", "window_seconds", "25h", "seconds from 1 to 86400"),
-	setting1("a window too large", "window_calls: 1000001", "window_calls", "1000001", "from 1 to 1000000"),
-	setting1("a tag of one's own", "window_calls: !calls 5", "window_calls", "5", "from 1 to 1000000"),
+	wrong("a fraction for a whole number", "failure_threshold: 5.5", "failure_threshold", "5.5", "a whole number >= 1, or off"),
+	wrong("5.0 for a whole number", "failure_threshold: 5.0", "failure_threshold", "5.0", "a whole number >= 1, or off"),
+	wrong("an old octal number", "failure_threshold: 010", "failure_threshold", "010", "a whole number >= 1, or off"),
+	wrong("an octal number", "failure_threshold: 0o10", "failure_threshold", "0o10", "a whole number >= 1, or off"),
+	wrong("a hexadecimal number", "failure_threshold: 0x10", "failure_threshold", "0x10", "a whole number >= 1, or off"),
+	wrong("a binary number", "failure_threshold: 0b11", "failure_threshold", "0b11", "a whole number >= 1, or off"),
+	wrong("underscores", "failure_threshold: 1_000", "failure_threshold", "1_000", "a whole number >= 1, or off"),
+	wrong("an exponent for a whole number", "failure_threshold: 1e3", "failure_threshold", "1e3", "a whole number >= 1, or off"),
+	wrong("a quoted number", `minimum_calls: "30"`, "minimum_calls", `"30"`, "a whole number >= 1"),
+	wrong("null", "half_open_max_calls:", "half_open_max_calls", "null", "a whole number >= 1"),
+	wrong("a boolean", "half_open_max_calls: true", "half_open_max_calls", "true", "a whole number >= 1"),
+	wrong("a long text", "half_open_max_calls: "+strings.Repeat("é", 50), "half_open_max_calls", strings.Repeat("é", 32)+"...", "a whole number >= 1"),
+	wrong("a long text cut within a letter", "half_open_max_calls: a"+strings.Repeat("é", 50), "half_open_max_calls", "a"+strings.Repeat("é", 31)+"...", "a whole number >= 1"),
+	wrong("text of two lines", `half_open_max_calls: "a\nb"`, "half_open_max_calls", `"a\nb"`, "a whole number >= 1"),
+	wrong("a list for a number", "half_open_max_calls: [3]", "half_open_max_calls", "a list", "a whole number >= 1"),
+	wrong("a mapping for a number", "half_open_max_calls: {a: 3}", "half_open_max_calls", "a mapping", "a whole number >= 1"),
+	wrong("text for a number", "half_open_max_calls: three", "half_open_max_calls", "three", "a whole number >= 1"),
+	wrong("a date for a number", "half_open_max_calls: 2026-01-02", "half_open_max_calls", "2026-01-02", "a whole number >= 1"),
+	wrong("an overflow", "success_threshold: 99999999999999999999", "success_threshold", "99999999999999999999", "a whole number >= 1"),
+	wrong("zero for a count", "half_open_max_calls: 0", "half_open_max_calls", "0", "leave it out for the default"),
+	wrong("zero for a rule", "failure_threshold: 0", "failure_threshold", "0", "leave it out for the default, or write off"),
+	wrong("zero for a rate", "failure_rate_threshold: 0.0", "failure_rate_threshold", "0.0", "leave it out for the default, or write off"),
+	wrong("zero for a duration", "timeout_seconds: 0s", "timeout_seconds", "0s", "leave it out for the default"),
+	wrong("too small to be anything", "timeout_seconds: 0.0000000001", "timeout_seconds", "0.0000000001", "leave it out for the default"),
+	wrong("-1 where off may be meant", "failure_threshold: -1", "failure_threshold", "-1", "the word is off, not -1"),
+	wrong("-1.0 likewise", "failure_rate_threshold: -1.0", "failure_rate_threshold", "-1.0", "the word is off, not -1"),
+	wrong("zero in quotes", `ramp_up_seconds: "0"`, "ramp_up_seconds", `"0"`, "seconds >= 0"),
+	wrong("off with a tag", "failure_threshold: !x off", "failure_threshold", "off", "or off"),
+	wrong("-1 for a count", "success_threshold: -1", "success_threshold", "-1", "a whole number >= 1"),
+	wrong("a duration that is the constant Off", "max_retry_after_seconds: -0.000000001", "max_retry_after_seconds", "-0.000000001", "seconds > 0"),
+	wrong("off for what cannot be off", "timeout_seconds: off", "timeout_seconds", "off", `seconds > 0, or a duration such as "30s"`),
+	wrong("false for off", "failure_threshold: false", "failure_threshold", "false", "or off"),
+	wrong("a rate above one", "failure_rate_threshold: 50", "failure_rate_threshold", "50", "a fraction > 0 and <= 1, or off"),
+	wrong("a rate in percent", "failure_rate_threshold: 50%", "failure_rate_threshold", "50%", "a fraction > 0 and <= 1, or off"),
+	wrong("a negative rate", "failure_rate_threshold: -0.5", "failure_rate_threshold", "-0.5", "a fraction > 0 and <= 1, or off"),
+	wrong("not a number", "failure_rate_threshold: .nan", "failure_rate_threshold", ".nan", "a fraction > 0 and <= 1, or off"),
+	wrong("infinite", "timeout_seconds: .inf", "timeout_seconds", ".inf", "seconds > 0"),
+	wrong("minus infinite", "timeout_jitter: -.inf", "timeout_jitter", "-.inf", "a fraction >= 0 and < 1, or off"),
+	wrong("an overflowing fraction", "timeout_jitter: 1e400", "timeout_jitter", "1e400", "a fraction >= 0 and < 1, or off"),
+	wrong("a jitter of one", "timeout_jitter: 1", "timeout_jitter", "1", "a fraction >= 0 and < 1, or off"),
+	wrong("a duration without unit", `timeout_seconds: "30"`, "timeout_seconds", `"30"`, `seconds > 0, or a duration such as "30s"`),
+	wrong("a duration in days", `timeout_seconds: 1d`, "timeout_seconds", `1d`, `seconds > 0, or a duration such as "30s"`),
+	wrong("a duration of octal seconds", `timeout_seconds: 030`, "timeout_seconds", `030`, "seconds > 0"),
+	wrong("a negative duration", "timeout_seconds: -5", "timeout_seconds", "-5", "seconds > 0"),
+	wrong("a duration beyond 292 years", "max_timeout_seconds: 9223372037", "max_timeout_seconds", "9223372037", "seconds > 0"),
+	wrong("text beyond 292 years", "max_timeout_seconds: 9999999h", "max_timeout_seconds", "9999999h", "seconds > 0"),
+	wrong("a negative ramp", "ramp_up_seconds: -1s", "ramp_up_seconds", "-1s", "seconds >= 0"),
+	wrong("a window too short", "window_seconds: 0.5", "window_seconds", "0.5", "seconds from 1 to 86400"),
+	wrong("a window too long", "window_seconds: 25h", "window_seconds", "25h", "seconds from 1 to 86400"),
+	wrong("a window too large", "window_calls: 1000001", "window_calls", "1000001", "from 1 to 1000000"),
+	wrong("a tag of one's own", "window_calls: !calls 5", "window_calls", "5", "from 1 to 1000000"),
 
 	{"both windows", inDefault("window_calls: 5\n    window_seconds: 60"), 4, "circuit_breaker.default.window_seconds", "60",
 		"only one of window_calls and window_seconds; window_seconds is in line 4; window_calls is in line 3"},
@@ -278,17 +286,24 @@ var badFiles = []bad{
 		3, "circuit_breaker.services.a.timeout_seconds", "none", "seconds > 0"},
 	{"a misspelt duration, whose rate is not to blame", inDefault("slow_call_duration_treshold: 5\n    slow_call_rate_threshold: 0.5"), 3,
 		"circuit_breaker.default.slow_call_duration_treshold", "5", "did you mean slow_call_duration_threshold?"},
+	{"a service's bad duration, for which the default's rate waits", "circuit_breaker:\n  default: {slow_call_rate_threshold: 0.5}\n  services:\n    a: {slow_call_duration_threshold: x}\n",
+		4, "circuit_breaker.services.a.slow_call_duration_threshold", "x", "milliseconds > 0"},
+	{"a default's bad duration, which a service's rate relies on", "circuit_breaker:\n  default: {slow_call_duration_threshold: x}\n  services:\n    a: {slow_call_rate_threshold: 0.5}\n",
+		2, "circuit_breaker.default.slow_call_duration_threshold", "x", "milliseconds > 0"},
 	{"a bad duration, whose rate is not to blame", inDefault("slow_call_duration_threshold: x\n    slow_call_rate_threshold: 0.5"), 3,
 		"circuit_breaker.default.slow_call_duration_threshold", "x", "milliseconds > 0"},
 
 	{"an infinite number in metadata", "metadata: {a: [.inf]}", 1, "metadata.a[0]", ".inf", "a finite decimal number"},
 	{"a hexadecimal number in metadata", "metadata: {a: 0x1F}", 1, "metadata.a", "0x1F", "text in quotes"},
 	{"a number of thirty digits in metadata", "metadata: {a: 123456789012345678901234567890}", 1, "metadata.a", "123456789012345678901234567890", "text in quotes"},
+	{"a boolean that is none in metadata", "metadata: {a: !!bool maybe}", 1, "metadata.a", "maybe", "true, false"},
 	{"a tag in metadata", "metadata: {a: !secret b}", 1, "metadata.a", "b", "without a tag"},
+	{"a tagged list in metadata", "metadata: {a: !secret [b]}", 1, "metadata.a", "a list", "without a tag"},
 	{"a tagged mapping in metadata", "metadata: {a: !secret {}}", 1, "metadata.a", "a mapping", "a mapping"},
 	{"a key twice in metadata", "metadata:\n  a: {1: x,\n    \"1\": y}", 3, "metadata.a.1", "y", "already in line 2"},
+	{"metadata that contains itself", "metadata: {a: &a [1, {b: *a}]}", 1, "metadata.a[1].b", "a list", "what does not contain itself"},
 	{"metadata too deep", "metadata: {a: " + strings.Repeat("[", 200) + strings.Repeat("]", 200) + "}", 1,
-		"metadata.a" + strings.Repeat("[0]", 100), "a list", "at most 100 levels"},
+		"metadata.a" + strings.Repeat("[0]", 99), "a list", "at most 100 levels"},
 }
 
 func TestEachMistakeIsOneProblem(t *testing.T) {
@@ -376,6 +391,7 @@ func TestFilesThatAskForTooMuchEndSoon(t *testing.T) {
 	for i := range 12 {
 		fmt.Fprintf(&bomb, "  a%d: &a%[1]d [%s]\n", i+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i), 10), ", "))
 	}
+	bomb.WriteString("fallback: {cache_fallback: {max_age_seconds: 5}}\n") // is not read any more, so nothing is missing from it
 	merges.WriteString("metadata:\n  m0: &m0 {a: 1}\n")
 	for i := range 30 {
 		fmt.Fprintf(&merges, "  m%d: &m%[1]d {<<: [*m%d, *m%[2]d]}\n", i+1, i)
@@ -393,9 +409,19 @@ func TestFilesThatAskForTooMuchEndSoon(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := ParseFile([]byte(file))
 			require.ErrorContains(t, err, "breaker: invalid configuration")
+			require.NotContains(t, err.Error(), "cache_fallback")
 			require.Less(t, len(err.Error()), 2000)
 		})
 	}
+}
+
+type panicking struct{}
+
+func (panicking) Read([]byte) (int, error) { panic("please report") }
+
+func TestAPanicOfTheYAMLLibraryIsAnError(t *testing.T) {
+	_, err := next(yaml.NewDecoder(panicking{}))
+	require.EqualError(t, err, "yaml: please report")
 }
 
 func TestConfigRoundTripsThroughJSON(t *testing.T) {
@@ -426,6 +452,12 @@ func TestConfigRoundTripsThroughJSON(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(data, &back))
 	require.Equal(t, s.Config, back.Config)
+}
+
+func TestConfigIsJSONInTheUnitsOfItsKeys(t *testing.T) {
+	data, err := json.Marshal(Config{SlowCallDuration: 2 * time.Second, OpenTimeout: 1500 * time.Millisecond, MaxOpenTimeout: 100 * time.Second, RampUp: -5 * time.Second})
+	require.NoError(t, err)
+	require.Equal(t, `{"slow_call_duration_threshold":2000,"timeout_seconds":1.5,"max_timeout_seconds":100,"ramp_up_seconds":-5}`, string(data))
 }
 
 func TestConfigFromJSONIsStrict(t *testing.T) {

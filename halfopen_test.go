@@ -57,7 +57,7 @@ func TestHalfOpenAdmitsABoundedNumberInFlight(t *testing.T) {
 	})
 	inHalfOpen(t, "a refusal counts them", breaker.Config{HalfOpenMaxCalls: 2}, func(t *testing.T, b *breaker.Breaker) {
 		admitted(b, 2)
-		require.EqualError(t, end(b, nil), `breaker: "x" is half_open: 2 of 2 probes in flight; opened by tripped by hand`)
+		require.EqualError(t, end(b, nil), `breaker: "x" is half_open: 2 of 2 probes in flight; opened by a trip by hand`)
 	})
 }
 
@@ -104,7 +104,7 @@ func TestProbeIgnored(t *testing.T) {
 		require.Equal(t, breaker.StateHalfOpen, b.State())
 		spell(b, "i")
 		opened(t, b, breaker.RuleProbeIgnored, time.Now())
-		require.Equal(t, "3 probes in a row gave no verdict", b.Status().Trip.String())
+		require.Equal(t, "3 probes in a row without a verdict", b.Status().Trip.String())
 		require.Equal(t, 30*time.Second, left(b), "without doubling")
 	})
 	inHalfOpen(t, "cancelled ones count alike, in no total", breaker.Config{}, func(t *testing.T, b *breaker.Breaker) {
@@ -124,7 +124,7 @@ func TestProbeLost(t *testing.T) {
 		require.Equal(t, breaker.StateHalfOpen, b.State())
 		time.Sleep(1)
 		opened(t, b, breaker.RuleProbeLost, due)
-		require.Equal(t, "a probe gave no sign of life for 1m0s", b.Status().Trip.String())
+		require.Equal(t, "a probe without a sign of life for 1m0s", b.Status().Trip.String())
 	})
 	inHalfOpen(t, "as of that instant, whoever looks when", breaker.Config{ProbeTimeout: time.Minute}, func(t *testing.T, b *breaker.Breaker) {
 		due := time.Now().Add(time.Minute)
@@ -154,6 +154,16 @@ func TestProbeLost(t *testing.T) {
 		require.Equal(t, 3, s.Trip.Failures)
 		require.Len(t, s.Metrics.StateTransitions, 3)
 	})
+	inHalfOpen(t, "one that began later is not lost with it", breaker.Config{ProbeTimeout: time.Minute}, func(t *testing.T, b *breaker.Breaker) {
+		acquire(t, b)
+		time.Sleep(1)
+		later := acquire(t, b)
+		time.Sleep(time.Minute - 1)
+		require.Equal(t, [5]int{0, 1, 0, 0, 1}, totals(b))
+		require.True(t, later.Done(nil))
+		require.Equal(t, [5]int{1, 1, 0, 0, 0}, totals(b))
+		require.Equal(t, breaker.StateOpen, b.State())
+	})
 	inHalfOpen(t, "a place is free again within ProbeTimeout and the open time", breaker.Config{ProbeTimeout: time.Minute, HalfOpenMaxCalls: 1, SuccessThreshold: 1}, func(t *testing.T, b *breaker.Breaker) {
 		acquire(t, b)
 		time.Sleep(2 * time.Minute)
@@ -172,7 +182,7 @@ func TestProbeSlow(t *testing.T) {
 		time.Sleep(1)
 		opened(t, b, breaker.RuleProbeSlow, due)
 		trip := b.Status().Trip
-		require.Equal(t, "a probe took longer than 2s", trip.String())
+		require.Equal(t, "a probe slower than 2s", trip.String())
 		require.Equal(t, []int{1, 0, 1}, []int{trip.Calls, trip.Failures, trip.SlowCalls})
 		require.Equal(t, 1, b.Status().Metrics.InFlight, "it enters the totals when it ends")
 		require.True(t, p.Done(nil))

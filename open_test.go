@@ -178,7 +178,7 @@ func TestTripByHand(t *testing.T) {
 	bubble(t, "closed: opens and recovers by itself", func(t *testing.T) {
 		b := newBreaker(t, breaker.Config{})
 		b.Trip("deploy")
-		require.EqualError(t, end(b, nil), `breaker: "x" is open: tripped by hand: deploy; retry after 30s`)
+		require.EqualError(t, end(b, nil), `breaker: "x" is open: a trip by hand: deploy; retry after 30s`)
 		time.Sleep(30 * time.Second)
 		ends(b, 3, nil)
 		require.Equal(t, breaker.StateClosed, b.State())
@@ -199,7 +199,7 @@ func TestTripByHand(t *testing.T) {
 	bubble(t, "without a reason", func(t *testing.T) {
 		b := newBreaker(t, breaker.Config{})
 		b.Trip("")
-		require.EqualError(t, end(b, nil), `breaker: "x" is open: tripped by hand; retry after 30s`)
+		require.EqualError(t, end(b, nil), `breaker: "x" is open: a trip by hand; retry after 30s`)
 	})
 }
 

@@ -44,7 +44,7 @@ func TestRamp(t *testing.T) {
 	})
 	ramping(t, "admits the first call", func(t *testing.T, b *breaker.Breaker) {
 		require.NoError(t, end(b, nil))
-		require.EqualError(t, end(b, nil), `breaker: "x" is closed: ramping up, not every call is admitted yet; opened by tripped by hand: deploy`)
+		require.EqualError(t, end(b, nil), `breaker: "x" is closed: ramping up, not every call is admitted yet; opened by a trip by hand: deploy`)
 		require.Equal(t, 1, b.Status().Metrics.RejectedCalls)
 		require.Nil(t, b.Status().RetryAfterSeconds)
 	})

@@ -1,11 +1,13 @@
 package breaker
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"iter"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -348,4 +350,70 @@ func cleanName(name string) string {
 		end--
 	}
 	return short[:end] + suffix
+}
+
+// watchInterval is how often Watch reads its file. Reading beats waiting for notices of change: it works on every file system,
+// through replaced links and mounted secrets, and costs a few microseconds.
+const watchInterval = time.Second
+
+// Watch keeps the registry at what the YAML file says (see [LoadFile]) until ctx is done, and returns ctx's error. It applies
+// the file at once and whenever its content has changed and stood still for a second, so a half-written file is not taken for
+// a whole one. A file that cannot be read or is wrong is logged, once for each content, and changes nothing. MaxBreakers stays.
+// Listeners that Apply has to call run on Watch's goroutine.
+func (r *Registry) Watch(ctx context.Context, path string) error {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	var seen, taken reading
+	for ctx.Err() == nil {
+		now := read(path)
+		if settled := now == seen || seen == (reading{}); settled && now != taken {
+			r.take(path, now)
+			taken = now
+		}
+		seen = now
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+	return ctx.Err()
+}
+
+// reading is what was found at a path. The zero value is none yet.
+type reading struct {
+	content string
+	problem string // why it could not be read
+	done    bool
+}
+
+func read(path string) reading {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return reading{problem: err.Error(), done: true}
+	}
+	return reading{content: string(content), done: true}
+}
+
+// take applies what was read, or says why not.
+func (r *Registry) take(path string, found reading) {
+	err := errors.New(found.problem)
+	if found.problem == "" {
+		err = r.applyFile(found.content)
+	}
+	if err != nil {
+		r.logger.Error("circuit breaker configuration not reloaded: the settings in force stay", zap.String("path", path), zap.Error(err))
+		return
+	}
+	r.logger.Info("circuit breaker configuration loaded", zap.String("path", path))
+}
+
+func (r *Registry) applyFile(content string) error {
+	file, err := ParseFile([]byte(content))
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	file.Breakers.MaxBreakers = r.config.MaxBreakers
+	r.mu.Unlock()
+	return r.Apply(file.Breakers)
 }

@@ -41,7 +41,7 @@ func (r *nodeReader) defaultResponse(n *yaml.Node, at *place) (d DefaultResponse
 			if n.ShortTag() == "!!null" {
 				r.refuse(n, at, "a mapping, a list, text, a number, true or false")
 			}
-			d.Body = r.free(n, at, 0)
+			d.Body = r.free(n, at)
 		},
 	})
 	return d

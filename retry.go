@@ -82,6 +82,9 @@ func (t *target[Req, Res]) ask(ctx context.Context, req Req, log *journal) (res 
 		} else {
 			res, v, err = t.attempt(ctx, req)
 		}
+		if err != nil && isNilPointer(err) { // errors.Is would panic with it, here or in the caller's hands
+			err = fmt.Errorf("the call returned a nil %T as its error", err)
+		}
 		log.add(t.name, began, err)
 		if n >= t.retries || !worthRetrying(v, err) || !pause(ctx, t.pauseAfter(v, backoff)) {
 			return res, v, err

@@ -53,19 +53,15 @@ func TestTheFifthRequestOpensForItsFailureRate(t *testing.T) {
 	require.Equal(t, "failure rate 0.60 >= 0.50 over 5 calls", trip.String())
 }
 
-// The RFC's settings for its four services, as its file gives them; what it leaves out has this library's defaults.
-var rfcServices = map[string]breaker.Config{
-	"default":              rfcConfig(5, 3, 30*time.Second),
-	"payment_service":      rfcConfig(3, 5, 60*time.Second),
-	"inventory_service":    rfcConfig(10, 3, 20*time.Second),
-	"notification_service": rfcConfig(15, 2, 10*time.Second),
-}
-
-func rfcConfig(failures, successes int, timeout time.Duration) breaker.Config {
-	return breaker.Config{
-		FailureThreshold: failures, SuccessThreshold: successes, OpenTimeout: timeout,
-		HalfOpenMaxCalls: 3, FailureRateThreshold: 0.5, SlowCallDuration: 2 * time.Second, SlowCallRateThreshold: 0.8,
-	}
+// rfcBreaker returns one of the RFC's services, as its unchanged file configures it; what that leaves out has this library's
+// defaults, jitter among them.
+func rfcBreaker(t *testing.T, service string) *breaker.Breaker {
+	t.Helper()
+	file, err := breaker.LoadFile("testdata/circuit_breaker_config.yaml")
+	require.NoError(t, err)
+	registry, err := breaker.NewRegistry(file.Breakers)
+	require.NoError(t, err)
+	return registry.Breaker(service)
 }
 
 func TestTheRFCsCycleOfEachService(t *testing.T) {
@@ -84,7 +80,7 @@ func TestTheRFCsCycleOfEachService(t *testing.T) {
 		{"notification_service", 16, 15, "15 consecutive failures >= 15", 10 * time.Second, 2},
 	} {
 		bubble(t, c.service+" opens: "+c.why, func(t *testing.T) {
-			b := breaker.Must(breaker.New(c.service, rfcServices[c.service]))
+			b := rfcBreaker(t, c.service)
 			ends(b, c.successes, nil)
 			ends(b, c.failures-1, errDown)
 			require.Equal(t, breaker.StateClosed, b.State())
@@ -116,7 +112,7 @@ func TestTheRFCsCycleOfEachService(t *testing.T) {
 
 func TestTheRFCsSlowCallsOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, rfcServices["default"])
+		b := rfcBreaker(t, "default")
 		last := func(d time.Duration) {
 			p := acquire(t, b)
 			time.Sleep(d)

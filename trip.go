@@ -19,8 +19,8 @@ const (
 	RuleSlowCallRate        Rule = "slow_call_rate"       // slow calls / calls in the window, those in flight included
 	RuleProbeFailed         Rule = "probe_failed"         // a probe ended as a failure
 	RuleProbeSlow           Rule = "probe_slow"           // a probe outlasted Config.SlowCallDuration
-	RuleProbeLost           Rule = "probe_lost"           // a probe gave no sign of life for Config.ProbeTimeout
-	RuleProbeIgnored        Rule = "probe_ignored"        // Config.HalfOpenMaxCalls probes in a row gave no verdict
+	RuleProbeLost           Rule = "probe_lost"           // a probe without a sign of life for Config.ProbeTimeout
+	RuleProbeIgnored        Rule = "probe_ignored"        // Config.HalfOpenMaxCalls probes in a row without a verdict
 	RuleRetryAfter          Rule = "retry_after"          // the upstream asked for it, see OpenFor
 	RuleManual              Rule = "manual"               // Breaker.Trip
 )
@@ -61,7 +61,7 @@ type ErrorCount struct {
 	Count int    `json:"count"`
 }
 
-// String says in a few words why the breaker opened, such as "failure rate 0.62 >= 0.50 over 50 calls".
+// String says in a few words what opened the breaker, such as "failure rate 0.62 >= 0.50 over 50 calls".
 func (t *Trip) String() string {
 	switch t.Rule {
 	case RuleConsecutiveFailures:
@@ -71,20 +71,20 @@ func (t *Trip) String() string {
 	case RuleSlowCallRate:
 		return "slow-call rate " + rates(t.Observed, t.Threshold) + fmt.Sprintf(" over %d calls", t.Calls)
 	case RuleProbeFailed:
-		return "a probe failed"
+		return "a failed probe"
 	case RuleProbeSlow:
-		return "a probe took longer than " + seconds(t.Threshold).String()
+		return "a probe slower than " + seconds(t.Threshold).String()
 	case RuleProbeLost:
-		return "a probe gave no sign of life for " + seconds(t.Threshold).String()
+		return "a probe without a sign of life for " + seconds(t.Threshold).String()
 	case RuleProbeIgnored:
-		return fmt.Sprintf("%.0f probes in a row gave no verdict", t.Observed)
+		return fmt.Sprintf("%.0f probes in a row without a verdict", t.Observed)
 	case RuleRetryAfter:
-		return "the upstream asked for a pause of " + roundWait(seconds(t.Observed)).String()
+		return "the upstream's wish for a pause of " + roundWait(seconds(t.Observed)).String()
 	case RuleManual:
 		if t.Reason != "" {
-			return "tripped by hand: " + t.Reason
+			return "a trip by hand: " + t.Reason
 		}
-		return "tripped by hand"
+		return "a trip by hand"
 	}
 	return string(t.Rule)
 }

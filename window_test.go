@@ -169,6 +169,20 @@ func TestAWindowOfCallsForgetsTheOldest(t *testing.T) {
 	}
 }
 
+// However many calls are in flight, and however they are spread, a breaker keeps as many groups of them as fit SlowCallDuration.
+func TestCallsInFlightTakeBoundedMemory(t *testing.T) {
+	cfg, err := Config{SlowCallDuration: time.Second, SlowCallRateThreshold: Off}.resolve()
+	require.NoError(t, err)
+	m := newMachine("x", cfg, time.Now())
+	for i := range 100_000 {
+		_, refusal := m.admit(time.Duration(i)*100*time.Microsecond, nil)
+		require.Nil(t, refusal)
+		require.LessOrEqual(t, len(m.flight.groups), flightGroups+2)
+	}
+	require.LessOrEqual(t, cap(m.flight.groups), 64)
+	require.Equal(t, 100_000, m.totals.inFlight)
+}
+
 // A clock that steps back is clamped: nothing that was due comes back, and nothing is blinded.
 func TestABackwardClockStepBlindsTheWindow(t *testing.T) {
 	cfg, err := Config{WindowDuration: 10 * time.Second, FailureThreshold: Off, OpenTimeoutJitter: Off}.resolve()

@@ -19,24 +19,23 @@ import (
 // What a configuration may ask of the process that reads it. Aliases multiply values, so these are counted where they are used.
 const (
 	maxFileSize   = 4 << 20
-	maxFileValues = 1_000_000
+	maxFileValues = 500_000
 	maxFileDepth  = 100
 )
-
-var tooDeep = fmt.Sprintf("at most %d levels; does an alias contain itself?", maxFileDepth)
 
 // nodeReader reads YAML nodes strictly and collects all that is wrong with them. It works on nodes rather than on the values
 // that the YAML library makes of them: those have lost their lines, their duplicates, and whether 010 was written or 8.
 type nodeReader struct {
 	problems []Problem
 	reported map[complaint]bool
-	values   int // read so far
+	open     []*yaml.Node // what is being read, each within the one before
+	values   int          // read so far
 }
 
 // document returns the one document in data, or nil.
 func (r *nodeReader) document(data []byte) *yaml.Node {
 	if len(data) > maxFileSize {
-		r.problem(1, fmt.Sprintf("%d bytes", len(data)), fmt.Sprintf("a configuration of at most %d bytes", maxFileSize))
+		r.problem(1, "a larger file", fmt.Sprintf("at most %d bytes", maxFileSize))
 		return nil
 	}
 	if line := unprintable(data); line > 0 {
@@ -132,7 +131,7 @@ type pair struct {
 // mapping returns the entries of n and of what << merges into it, each name once: a nearer one hides those further away.
 func (r *nodeReader) mapping(n *yaml.Node, at *place) []pair {
 	f := flattening{nodeReader: r, at: at, known: map[string]bool{}}
-	f.add(n, 0)
+	f.add(n)
 	return f.entries
 }
 
@@ -144,15 +143,16 @@ type flattening struct {
 	entries []pair
 }
 
-func (f *flattening) add(n *yaml.Node, depth int) {
+func (f *flattening) add(n *yaml.Node) {
 	n = followed(n)
 	if n.Kind != yaml.MappingNode || n.ShortTag() != "!!map" {
 		f.refuse(n, f.at, "a mapping of keys to values")
 		return
 	}
-	if !f.affords(n, f.at, depth) {
+	if !f.enter(n, f.at) {
 		return
 	}
+	defer f.leave()
 	own, rank := map[string]int{}, f.ranks
 	f.ranks++
 	var merged []*yaml.Node
@@ -168,7 +168,7 @@ func (f *flattening) add(n *yaml.Node, depth int) {
 			f.entries = append(f.entries, e)
 		}
 	}
-	f.merge(merged, depth+1)
+	f.merge(merged)
 }
 
 // fresh reports whether the key of e can be one and is new among the mapping's own.
@@ -188,12 +188,13 @@ func (f *flattening) fresh(e pair, own map[string]int) bool {
 	return true
 }
 
-func (f *flattening) merge(merged []*yaml.Node, depth int) {
+func (f *flattening) merge(merged []*yaml.Node) {
 	for _, n := range merged {
 		if n.Kind != yaml.SequenceNode {
-			f.add(n, depth)
-		} else if f.affords(n, f.at, depth) {
-			f.merge(n.Content, depth+1)
+			f.add(n)
+		} else if f.enter(n, f.at) {
+			f.merge(n.Content)
+			f.leave()
 		}
 	}
 }
@@ -207,27 +208,39 @@ func followed(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// affords counts the values in n and reports whether it may be read: aliases can ask for more than fits in memory, or without end.
-func (r *nodeReader) affords(n *yaml.Node, at *place, depth int) bool {
+// enter begins to read what n contains, until leave, and reports whether it may be read: through aliases n can contain itself,
+// or more than fits in memory.
+func (r *nodeReader) enter(n *yaml.Node, at *place) bool {
+	before := r.values
 	r.values += len(n.Content)
 	switch {
-	case depth > maxFileDepth:
-		r.refuse(n, at, tooDeep)
+	case slices.Contains(r.open, n):
+		r.refuse(n, at, "what does not contain itself")
 		return false
-	case r.values > maxFileValues && r.values-len(n.Content) <= maxFileValues:
+	case len(r.open) == maxFileDepth:
+		r.refuse(n, at, fmt.Sprintf("at most %d levels", maxFileDepth))
+		return false
+	case r.values > maxFileValues && before <= maxFileValues:
 		r.report(n, at, "this many values", fmt.Sprintf("at most %d once every alias is followed", maxFileValues))
 	}
-	return r.values <= maxFileValues
+	if r.values > maxFileValues {
+		return false
+	}
+	r.open = append(r.open, n)
+	return true
 }
+
+func (r *nodeReader) leave() { r.open = r.open[:len(r.open)-1] }
 
 func (r *nodeReader) list(n *yaml.Node, at *place, want string) []*yaml.Node {
 	if n.Kind != yaml.SequenceNode || n.ShortTag() != "!!seq" {
 		r.refuse(n, at, want)
 		return nil
 	}
-	if !r.affords(n, at, 0) {
+	if !r.enter(n, at) {
 		return nil
 	}
+	r.leave()
 	items := make([]*yaml.Node, len(n.Content))
 	for i, item := range n.Content {
 		items[i] = followed(item)
@@ -295,24 +308,26 @@ func boolean(n *yaml.Node) (v, ok bool) {
 }
 
 // free reads what is the user's own: any JSON value, as Go's encoding/json would represent it but whole numbers as int.
-func (r *nodeReader) free(n *yaml.Node, at *place, depth int) any {
+func (r *nodeReader) free(n *yaml.Node, at *place) any {
 	n = followed(n)
-	switch {
-	case n.Kind == yaml.ScalarNode:
+	if n.Kind == yaml.ScalarNode {
 		return r.freeScalar(n, at)
-	case depth > maxFileDepth:
-		r.refuse(n, at, tooDeep)
-		return nil
-	case n.Kind == yaml.MappingNode:
-		m := map[string]any{}
-		for _, e := range r.mapping(n, at) {
-			m[e.name] = r.free(e.value, at.key(e.name), depth+1)
+	}
+	if n.Kind == yaml.MappingNode {
+		m, entries := map[string]any{}, r.mapping(n, at)
+		r.open = append(r.open, n)
+		defer r.leave()
+		for _, e := range entries {
+			m[e.name] = r.free(e.value, at.key(e.name))
 		}
 		return m
 	}
-	list := []any{}
-	for i, item := range r.list(n, at, "a list without a tag") {
-		list = append(list, r.free(item, at.item(i), depth+1))
+	items := r.list(n, at, "a list without a tag")
+	r.open = append(r.open, n)
+	defer r.leave()
+	list := make([]any, len(items))
+	for i, item := range items {
+		list[i] = r.free(item, at.item(i))
 	}
 	return list
 }
@@ -348,6 +363,6 @@ func (r *nodeReader) freeMapping(n *yaml.Node, at *place) map[string]any {
 		r.refuse(n, at, "a mapping of keys to values")
 		return nil
 	}
-	m, _ := r.free(n, at, 0).(map[string]any)
+	m, _ := r.free(n, at).(map[string]any)
 	return m
 }

@@ -1,0 +1,159 @@
+# `make` lists the targets. Modules are found by their go.mod, so a new one needs no change here.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+GO ?= go
+BIN := $(CURDIR)/bin
+RUNS := $(BIN)/runs# the JSON of test runs
+
+MODULES := $(sort $(patsubst ./%/go.mod,./%,$(patsubst ./go.mod,.,$(shell find . -name go.mod -not -path '*/testdata/*' -not -path './bin/*'))))
+# The patterns of all modules that go.work ties together, for one go command.
+WORKSPACE = $(shell $(GO) list -m -f '{{.Dir}}/...')
+
+COVER_MIN ?= 95
+FUZZTIME ?= 5s
+BENCHTIME ?= 1s
+FILES ?=
+comma := ,
+
+# each runs a command in every module, by itself, as a user of that module would have it.
+each = for m in $(MODULES); do echo "-- $$m: $(1)"; (cd $$m && GOWORK=off $(1)); done
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: demo
+demo: ## a RAG service lives through an outage, in your terminal (60 s)
+	$(GO) run ./examples/rag demo
+
+.PHONY: run
+run: ## the RAG service, until interrupted
+	$(GO) run ./examples/rag serve
+
+.PHONY: test
+test: ## tests of every module
+	$(GO) test $(WORKSPACE)
+
+.PHONY: race
+race: ## tests of every module under the race detector
+	$(GO) test -race $(WORKSPACE)
+
+.PHONY: fmt
+fmt: ## format, apply go fix, tidy every module
+	gofmt -w .
+	$(call each,$(GO) fix ./...)
+	$(call each,$(GO) mod tidy)
+
+.PHONY: tidy
+tidy: ## go mod tidy in every module
+	$(call each,$(GO) mod tidy)
+
+.PHONY: lint
+lint: check-format check-fix vet staticcheck golangci ## format, go fix, go vet, staticcheck, golangci-lint
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (5s)
+	@for m in $(MODULES); do
+		for pkg in $$(cd $$m && GOWORK=off $(GO) list ./...); do
+			for target in $$(cd $$m && GOWORK=off $(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do
+				echo "-- $$pkg $$target"
+				(cd $$m && GOWORK=off $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg)
+			done
+		done
+	done
+
+.PHONY: bench
+bench: ## benchmarks of the library, BENCHTIME (1s) each
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) .
+
+.PHONY: compare
+compare: ## the behaviour table of the README: this library beside its peers
+	cd bench && $(GO) test -count=1 -v -run TestTable .
+
+.PHONY: cover
+cover: ## coverage of the library, at least COVER_MIN (95) per cent
+	@$(GO) test -coverprofile=cover.out . >/dev/null
+	$(GO) tool cover -func=cover.out | awk -v min=$(COVER_MIN) '
+		/^total:/ { total = $$NF + 0; printf "coverage of the library: %s of statements, at least %s%% wanted\n", $$NF, min }
+		END { exit !(total >= min) }'
+
+.PHONY: mutate
+mutate: ## mutation run over the library; FILES="window.go ..." for some files
+	cd tools && GOWORK=off $(GO) build -o $(BIN)/mutate ./mutate
+	$(BIN)/mutate $(FILES)
+
+.PHONY: prove
+prove: race cover fuzz mutate ## the long way: race, coverage, fuzz, mutation
+
+.PHONY: check-format
+check-format:
+	@unformatted=$$(gofmt -l .)
+	if [ -n "$$unformatted" ]; then echo "gofmt would change (run make fmt):"; echo "$$unformatted"; exit 1; fi
+
+.PHONY: check-fix
+check-fix:
+	@$(call each,$(GO) fix -diff ./...)
+
+.PHONY: check-tidy
+check-tidy:
+	@$(call each,$(GO) mod tidy -diff)
+
+.PHONY: vet
+vet:
+	@$(call each,$(GO) vet ./...)
+
+.PHONY: tools
+tools:
+	@cd tools && GOBIN=$(BIN) GOWORK=off $(GO) install tool ./testreport
+
+.PHONY: staticcheck
+staticcheck: tools
+	@$(call each,$(BIN)/staticcheck -checks inherit$(comma)-SA1004 ./...) # time.Sleep(1) in a synctest bubble is the instant after
+
+.PHONY: golangci
+golangci: tools
+	@$(call each,$(BIN)/golangci-lint run ./...)
+
+.PHONY: ci
+ci: ci-lint ci-race ci-alone ci-386 ci-cover ci-fuzz ci-demo ci-total ## all that must hold before a change lands; totals on the last line
+
+.PHONY: ci-lint
+ci-lint: check-format check-tidy check-fix vet staticcheck golangci
+
+.PHONY: ci-race
+ci-race: tools
+	@echo "== tests of the workspace, with the race detector"
+	rm -rf $(RUNS); mkdir -p $(RUNS)
+	$(GO) test -race -json $(WORKSPACE) | $(BIN)/testreport -keep $(RUNS)/race.json
+
+# The modules again, each without the workspace, which may choose other versions of what they require.
+.PHONY: ci-alone
+ci-alone: tools
+	@for m in $(MODULES); do
+		echo "== tests of $$m without the workspace"
+		(cd $$m && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) test -json ./...) | $(BIN)/testreport -keep $(RUNS)/alone-$$(echo $$m | tr -c '\n[:alnum:]' _).json
+	done
+
+.PHONY: ci-386
+ci-386: tools
+	@echo "== the library on 386"
+	GOWORK=off GOARCH=386 CGO_ENABLED=0 $(GO) test -json . | $(BIN)/testreport -keep $(RUNS)/386.json
+
+.PHONY: ci-cover
+ci-cover: cover
+
+.PHONY: ci-fuzz
+ci-fuzz: fuzz
+
+.PHONY: ci-demo
+ci-demo:
+	@echo "== the demo, with what is built into it"
+	env -u REDIS_URL -u DATABASE_URL $(GO) run ./examples/rag demo
+
+.PHONY: ci-total
+ci-total:
+	@$(BIN)/testreport -total $(RUNS)/*.json

@@ -1,0 +1,91 @@
+package breaker_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/failfast-go/breaker"
+)
+
+func nothing(context.Context) (int, error) { return 1, nil }
+
+func BenchmarkExecute(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		cfg  breaker.Config
+	}{
+		{"closed", breaker.Config{}},
+		{"closed, slow rule on", breaker.Config{SlowCallDuration: time.Second}},
+		{"closed, window of time", breaker.Config{WindowDuration: time.Minute}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			br := breaker.Must(breaker.New("x", c.cfg))
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = breaker.Execute(bg, br, nothing)
+			}
+		})
+		b.Run(c.name+", parallel", func(b *testing.B) {
+			br := breaker.Must(breaker.New("x", c.cfg))
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					_, _ = breaker.Execute(bg, br, nothing)
+				}
+			})
+		})
+	}
+}
+
+func BenchmarkFailure(b *testing.B) {
+	br := breaker.Must(breaker.New("x", breaker.Config{FailureThreshold: breaker.Off, FailureRateThreshold: breaker.Off}))
+	b.ReportAllocs()
+	for b.Loop() {
+		_ = end(br, errDown)
+	}
+}
+
+func BenchmarkRefused(b *testing.B) {
+	br := breaker.Must(breaker.New("x", breaker.Config{}))
+	br.Trip("")
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = breaker.Execute(bg, br, nothing)
+	}
+}
+
+func BenchmarkRefusedParallel(b *testing.B) {
+	br := breaker.Must(breaker.New("x", breaker.Config{}))
+	br.Trip("")
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			_, _ = breaker.Execute(bg, br, nothing)
+		}
+	})
+}
+
+func BenchmarkHalfOpen(b *testing.B) {
+	br := breaker.Must(breaker.New("x", breaker.Config{OpenTimeout: 1, MaxOpenTimeout: 1, SuccessThreshold: 1 << 30}))
+	br.Trip("")
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = breaker.Execute(bg, br, nothing)
+	}
+}
+
+func BenchmarkPermit(b *testing.B) {
+	br := breaker.Must(breaker.New("x", breaker.Config{}))
+	b.ReportAllocs()
+	for b.Loop() {
+		p, _ := br.Acquire(bg)
+		p.Done(nil)
+	}
+}
+
+func BenchmarkState(b *testing.B) {
+	br := breaker.Must(breaker.New("x", breaker.Config{}))
+	for b.Loop() {
+		_ = br.State()
+	}
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func writeFiles(t *testing.T, files map[string]string) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	for name, text := range files {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestEachKindOfChange(t *testing.T) {
+	for _, c := range []struct {
+		code string
+		want []string // the line after each change
+	}{
+		{"if a { f() }", []string{"if !(a) { f() }", "if a {  }"}},
+		{"if n < 3 {}", []string{"if n <= 3 {}", "if n >= 3 {}", "if n < 4 {}"}},
+		{"ok = a && !ok", []string{"_ = a && !ok", "ok = a || !ok", "ok = a && ok"}},
+		{"n += 1", []string{"_ = 1", "n -= 1", "n += 2", "n += 0"}},
+		{"n++", []string{"n--", ""}},
+		{"x, y := f(), n*2", []string{"x, y := f(), n/2", "x, y := f(), n*3"}},
+		{"x, y = f(), 7", []string{"_, _ = f(), 7", "x, y = f(), 8"}},
+		{"defer f()", []string{""}},
+		{"for { break }", []string{"for {  }"}},
+		{"switch { case a: f() }", []string{"switch { case !(a): f() }", "switch { case a:  }"}},
+		{"return n, nil", []string{"return *new(int), nil"}},
+		{"return g()", nil}, // one call for both results
+		{"g := func() string { return s }", []string{"g := func() string { return *new(string) }"}},
+		{"return max(n, 0), err", []string{"return *new(int), err", "return min(n, 0), err", "return max(n, 1), err", "return max(n, 0), *new(error)"}},
+	} {
+		writeFiles(t, map[string]string{"a.go": "package a\n\nfunc a() (int, error) {\n\t" + c.code + "\n}\n"})
+		src, found, err := mutantsOf("a.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, m := range found {
+			got = append(got, strings.TrimSpace(strings.Split(string(m.apply(src)), "\n")[3]))
+		}
+		slices.Sort(got)
+		slices.Sort(c.want)
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s becomes\n%q, want\n%q", c.code, got, c.want)
+		}
+	}
+}
+
+func TestIDsAreUniqueAndSurviveAMove(t *testing.T) {
+	ids := func(text string) (ids []string) {
+		writeFiles(t, map[string]string{"a.go": text})
+		_, found, err := mutantsOf("a.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range found {
+			ids = append(ids, m.ID)
+		}
+		return ids
+	}
+	here := ids("package a\n\nfunc f(n int) int { return n + n + 1 + 1 }\n")
+	there := ids("package a\n\n// Moved.\n\nvar x = 1\n\nfunc f(n int) int { return n + n + 1 + 1 }\n")[2:]
+	if !slices.Equal(here, there) {
+		t.Errorf("\n%q\n%q", here, there)
+	}
+	if sorted := slices.Sorted(slices.Values(here)); len(slices.Compact(sorted)) != len(here) {
+		t.Errorf("%q", here)
+	}
+}
+
+const sample = `package sample
+
+func Sign(n int) int {
+	if n > 0 {
+		return 1
+	}
+	for n == 7 {
+	}
+	return -1
+}
+
+func Unused() int { return 3 }
+`
+
+const sampleTest = `package sample
+
+import "testing"
+
+func TestSign(t *testing.T) {
+	if Sign(5) != 1 || Sign(-5) != -1 {
+		t.Error()
+	}
+}
+`
+
+func TestAWholeRun(t *testing.T) {
+	writeFiles(t, map[string]string{
+		"go.mod": "module sample\n\ngo 1.26\n", "a.go": sample, "a_test.go": sampleTest,
+		"equivalent.txt": "# why\na.go Sign: `0` -> `1` in `if n > 0 {`\n\tsays the test of a test\n",
+	})
+	t.Setenv("GOWORK", "off")
+	o := options{kept: "kept/mutants.json", equivalent: "equivalent.txt", jobs: 2, timeout: 2 * time.Second}
+	score, err := run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := loadPackage(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := openResults(o.kept, p, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.file.Close()
+	want := map[string]fate{
+		"a.go Sign: `>` -> `>=` in `if n > 0 {`":                      survived, // no test asks for 0
+		"a.go Sign: `>` -> `<=` in `if n > 0 {`":                      killed,
+		"a.go Sign: `1` -> `2` in `return 1`":                         killed,
+		"a.go Sign: `==` -> `!=` in `for n == 7 {`":                   hung,
+		"a.go Sign: `-1` -> `*new(int)` in `return -1`":               killed,
+		"a.go Unused: `3` -> `4` in `func Unused() int { return 3 }`": uncovered,
+	}
+	for id, f := range want {
+		if got := r.last[id].Fate; got != f {
+			t.Errorf("%s: %s, want %s", id, got, f)
+		}
+	}
+	if score <= 50 || score >= 100 {
+		t.Errorf("score %v", score)
+	}
+	if len(r.last) != len(p.mutants)-1 {
+		t.Errorf("%d results for %d mutants, one of them equivalent", len(r.last), len(p.mutants))
+	}
+
+	// With another test the survivors are tried again, what was killed is not.
+	if err := os.WriteFile("b_test.go", []byte("package sample\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = loadPackage(nil); err != nil {
+		t.Fatal(err)
+	}
+	again, err := openResults(o.kept, p, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.file.Close()
+	for id, f := range want {
+		if _, known := again.last[id]; known == f.unnoticed() {
+			t.Errorf("%s, which was %s: known is %v", id, f, known)
+		}
+	}
+}
+
+func TestTestsThatFailAnywayAreAnError(t *testing.T) {
+	writeFiles(t, map[string]string{
+		"go.mod": "module sample\n\ngo 1.26\n", "a.go": sample,
+		"a_test.go": "package sample\n\nimport \"testing\"\n\nfunc TestSign(t *testing.T) { t.Error(\"always\") }\n",
+	})
+	t.Setenv("GOWORK", "off")
+	if _, err := run(t.Context(), options{kept: "mutants.json", jobs: 1}); err == nil || !strings.Contains(err.Error(), "always") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAnEquivalentMutantNeedsAReason(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "equivalent.txt")
+	if err := os.WriteFile(path, []byte("a.go f: x\na.go g: y\n\tbecause\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readEquivalent(path); err == nil || !strings.Contains(err.Error(), "a.go f") {
+		t.Errorf("%v", err)
+	}
+}
