@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"time"
 )
 
@@ -35,15 +34,15 @@ func FindRepository(dir string) string {
 // FindGo returns the tree of a Go toolchain with the standard library's source, or nil when this machine has none: a program
 // runs without the toolchain that built it.
 func FindGo() fs.FS {
-	for _, root := range []string{goroot(), runtime.GOROOT()} { //nolint:staticcheck // the second is the fallback for no go command in PATH
-		if root == "" {
-			continue
-		}
-		if tree := os.DirFS(root); exists(tree, "src/fmt/print.go") {
-			return tree
-		}
+	root := goroot()
+	if root == "" {
+		return nil
 	}
-	return nil
+	tree := os.DirFS(root)
+	if _, err := fs.Stat(tree, "src/fmt/print.go"); err != nil {
+		return nil
+	}
+	return tree
 }
 
 // goroot asks the go command, which knows the toolchain it picked for this directory.
@@ -55,9 +54,4 @@ func goroot() string {
 		return ""
 	}
 	return string(bytes.TrimSpace(out))
-}
-
-func exists(tree fs.FS, name string) bool {
-	_, err := fs.Stat(tree, name)
-	return err == nil
 }

@@ -10,7 +10,7 @@ const limit = 60 * time.Second
 
 // arrival is how long after its admission a call may arrive at its upstream. One that was admitted just before the breaker
 // opened is seen there just after.
-const arrival = 50 * time.Millisecond
+const arrival = 100 * time.Millisecond
 
 // Check returns every promise that r breaks, as sentences; none when all of them hold.
 func (r Report) Check() []string {

@@ -77,7 +77,7 @@ func playAll(ctx context.Context, out *os.File, players []*player, names []strin
 	for i, p := range players {
 		runs = append(runs, Run{names[i], p.recorder.result(time.Since(begun), p.promises)})
 	}
-	return runs, errors.Join(append(errs, closeAll(players))...)
+	return runs, errors.Join(errors.Join(errs...), closeAll(players))
 }
 
 func closeAll(players []*player) error {

@@ -20,7 +20,7 @@ const pace = 200 * time.Millisecond
 
 // limits are what users of the demo wait for at most.
 var limits = service.Limits{
-	Model: 1500 * time.Millisecond, Local: time.Second, Retrieve: 500 * time.Millisecond, Save: 500 * time.Millisecond,
+	Model: 1500 * time.Millisecond, Local: 2 * time.Second, Retrieve: 2 * time.Second, Save: 500 * time.Millisecond,
 }
 
 // player is one run: a service of its own, reached over HTTP, and the record of what happens to it.
@@ -72,7 +72,7 @@ func (p *player) listen() error {
 	}
 	p.url = "http://" + listener.Addr().String() + "/chat"
 	p.server = &http.Server{Handler: p.service.Handler(), ReadHeaderTimeout: 5 * time.Second}
-	go p.server.Serve(listener) // ends with close
+	go func() { _ = p.server.Serve(listener) }() // ends with close
 	return nil
 }
 

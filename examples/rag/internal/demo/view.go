@@ -153,7 +153,7 @@ func (v *live) draw(head string, lines []string) {
 		b.WriteString(cut(line, v.width()) + "\n")
 	}
 	v.drawn = len(lines)
-	io.WriteString(v.out, b.String())
+	fmt.Fprint(v.out, b.String())
 }
 
 // cut keeps a line from wrapping, which would put the next redraw in the wrong place.

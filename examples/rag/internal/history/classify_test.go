@@ -38,7 +38,7 @@ func TestSQLiteErrorsAreToldApart(t *testing.T) {
 
 	unlock, err := s.Lock(t.Context())
 	require.NoError(t, err)
-	defer unlock()
+	defer func() { assert.NoError(t, unlock()) }()
 	err = s.Save(context.Background(), turn("?"))
 	require.Error(t, err)
 	assert.Zero(t, Classify(t.Context(), err), err)

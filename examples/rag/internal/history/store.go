@@ -126,15 +126,18 @@ func (s *Store) Lock(ctx context.Context) (unlock func() error, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("history: lock: %w", err)
 	}
-	other.SetMaxOpenConns(1) // every statement goes to the connection that holds the lock
+	conn, err := other.Conn(ctx) // a transaction begun by hand lasts only while its connection is held
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("history: lock: %w", err), other.Close())
+	}
 	for _, statement := range s.dialect.lock {
-		if _, err := other.ExecContext(ctx, statement); err != nil {
-			return nil, errors.Join(fmt.Errorf("history: lock: %w", err), other.Close())
+		if _, err := conn.ExecContext(ctx, statement); err != nil {
+			return nil, errors.Join(fmt.Errorf("history: lock: %w", err), conn.Close(), other.Close())
 		}
 	}
 	return func() error {
-		_, err := other.Exec("ROLLBACK")
-		return errors.Join(err, other.Close())
+		_, err := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+		return errors.Join(err, conn.Close(), other.Close())
 	}, nil
 }
 

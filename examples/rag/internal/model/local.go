@@ -8,8 +8,8 @@ import (
 	"github.com/failfast-go/breaker/examples/rag/internal/text"
 )
 
-// Local answers when the primary does not.
-type Local interface {
+// Answerer answers a question from its passages: [Client], [Extractive], [Ollama].
+type Answerer interface {
 	Answer(ctx context.Context, r Request) (string, error)
 }
 

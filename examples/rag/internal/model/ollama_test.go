@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -28,7 +29,7 @@ func TestOllamaSpeaksItsAPI(t *testing.T) {
 		assert.Equal(t, "POST /api/chat", r.Method+" "+r.URL.Path)
 		assert.NoError(t, json.NewDecoder(r.Body).Decode(&asked))
 		w.WriteHeader(status)
-		w.Write([]byte(reply))
+		fmt.Fprint(w, reply)
 	}))
 	defer server.Close()
 	o := NewOllama(server.URL+"/", "llama3.2")

@@ -3,6 +3,7 @@ package modelserver
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"net/http"
 	"strconv"
@@ -102,7 +103,7 @@ func whole(w http.ResponseWriter, answer string, cut bool) {
 	text, _ := json.Marshal(reply) // of strings and numbers: cannot fail
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
-	w.Write(text[:len(text)/2])
+	fmt.Fprintf(w, "%s", text[:len(text)/2])
 	hangUp(w)
 }
 
@@ -121,5 +122,5 @@ func writeError(w http.ResponseWriter, status int, kind, message string) {
 func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(body) // the client is gone if this fails
+	_ = json.NewEncoder(w).Encode(body) // the client is gone if this fails
 }

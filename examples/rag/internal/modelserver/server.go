@@ -74,8 +74,9 @@ func (s *Server) listenLocked() error {
 		return fmt.Errorf("modelserver: cannot listen on loopback: %w", err)
 	}
 	s.address = listener.Addr().String()
-	s.serving = &http.Server{Handler: s.routes(), ReadHeaderTimeout: 10 * time.Second}
-	go s.serving.Serve(listener) // ends with hangUpLocked
+	serving := &http.Server{Handler: s.routes(), ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = serving.Serve(listener) }() // ends with hangUpLocked
+	s.serving = serving
 	return nil
 }
 

@@ -33,7 +33,7 @@ func ask(t *testing.T, s *Server, streamed bool) (status int, body string, err e
 	in, _ := json.Marshal(map[string]any{"stream": streamed, "messages": []any{map[string]string{"role": "user", "content": prompt}}})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, "POST", s.BaseURL()+"chat/completions", strings.NewReader(string(in)))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.BaseURL()+"chat/completions", strings.NewReader(string(in)))
 	require.NoError(t, err)
 	reply, err := http.DefaultClient.Do(r)
 	if err != nil {
@@ -144,7 +144,7 @@ func TestTheFaultEndpointChecksWhatItIsGiven(t *testing.T) {
 	s := start(t)
 	post := func(body string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		s.ServeFault(w, httptest.NewRequest("POST", "/", strings.NewReader(body)))
+		s.ServeFault(w, httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body)))
 		return w
 	}
 	assert.Equal(t, 200, post(`{"fault":"429","retry_after":"5s"}`).Code)
@@ -159,9 +159,11 @@ func TestEachRequestIsReportedAlsoWhenItFails(t *testing.T) {
 	s := start(t)
 	var arrived atomic.Int32
 	s.OnRequest = func() { arrived.Add(1) }
-	ask(t, s, false)
+	_, _, err := ask(t, s, false)
+	require.NoError(t, err)
 	require.NoError(t, s.SetFault(Fault{Kind: Hang}))
-	ask(t, s, false)
+	_, _, err = ask(t, s, false)
+	require.Error(t, err)
 	assert.EqualValues(t, 2, arrived.Load())
 }
 

@@ -47,10 +47,8 @@ func (c *Cache[T]) Load(ctx context.Context, key string) (breaker.Entry[T], bool
 		return breaker.Entry[T]{}, false, fmt.Errorf("rediscache: load: %w", err)
 	}
 	var entry breaker.Entry[T]
-	if err := json.Unmarshal(text, &entry); err != nil {
-		return breaker.Entry[T]{}, false, nil
-	}
-	return entry, true, nil
+	decoded := json.Unmarshal(text, &entry) == nil
+	return entry, decoded, nil
 }
 
 // Store replaces the entry under key.

@@ -50,14 +50,14 @@ func (s *Service) Ask(ctx context.Context, text string) (Reply, error) {
 	}
 	s.logFallback(LLM, answered.Source, answered.Degraded, answered.Cause)
 
-	reply := reply(found, answered)
+	reply := replyOf(found, answered)
 	reply.Saved = s.save(ctx, history.Turn{
 		AskedAt: asked, Question: text, Answer: reply.Response, Source: reply.Source, Degraded: reply.Degraded,
 	})
 	return reply, nil
 }
 
-func reply(found breaker.Result[[]corpus.Passage], answered breaker.Result[Answer]) Reply {
+func replyOf(found breaker.Result[[]corpus.Passage], answered breaker.Result[Answer]) Reply {
 	cause := errors.Join(found.Cause, answered.Cause)
 	r := Reply{
 		Response:   answered.Value.Text,

@@ -76,7 +76,7 @@ func (s *Service) chain(cache breaker.Cache[Answer]) *breaker.Protected[question
 
 const retryPause = 100 * time.Millisecond
 
-func ask(m model.Local) func(context.Context, question) (Answer, error) {
+func ask(m model.Answerer) func(context.Context, question) (Answer, error) {
 	return func(ctx context.Context, q question) (Answer, error) {
 		text, err := m.Answer(ctx, q.request())
 		return q.answerWith(text), err

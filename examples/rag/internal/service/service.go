@@ -27,8 +27,8 @@ type Service struct {
 	History *history.Store
 	Model   *modelserver.Server // the embedded one; nil when OPENAI_BASE_URL names another
 
-	primary model.Local
-	local   model.Local
+	primary model.Answerer
+	local   model.Answerer
 
 	retrieve *breaker.Protected[string, []corpus.Passage]
 	answer   *breaker.Protected[question, Answer]

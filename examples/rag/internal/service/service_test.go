@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -271,7 +272,7 @@ func TestTheServiceRecoversByItself(t *testing.T) {
 func TestAQuestionTheModelRejectsIsTheCallersMistake(t *testing.T) {
 	strict := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
-		io.WriteString(w, `{"error": {"message": "not that", "code": "content_policy_violation", "type": "invalid_request_error"}}`)
+		fmt.Fprint(w, `{"error": {"message": "not that", "code": "content_policy_violation", "type": "invalid_request_error"}}`)
 	}))
 	defer strict.Close()
 	r := start(t, steady, func(c *Config) { c.OpenAIBaseURL = strict.URL + "/v1/" })
@@ -303,7 +304,7 @@ func TestItStartsAndAnswersWhileEverythingOnTheNetworkIsDown(t *testing.T) {
 
 func TestOllamaIsTheLocalModelWhereItsHostIsNamed(t *testing.T) {
 	ollama := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		io.WriteString(w, `{"message": {"content": "It has Mutex."}, "done": true}`)
+		fmt.Fprint(w, `{"message": {"content": "It has Mutex."}, "done": true}`)
 	}))
 	defer ollama.Close()
 	r := start(t, steady, func(c *Config) { c.OllamaHost = ollama.URL })
