@@ -259,9 +259,9 @@ var possible = slices.Concat(
 )
 
 func moves(from, to, rules string) (list []modelEvent) {
-	for _, f := range strings.Fields(from) {
-		for _, t := range strings.Fields(to) {
-			for _, r := range strings.Fields(rules) {
+	for f := range strings.FieldsSeq(from) {
+		for t := range strings.FieldsSeq(to) {
+			for r := range strings.FieldsSeq(rules) {
 				list = append(list, modelEvent{from: stateNamed(f), to: stateNamed(t), rule: r})
 			}
 		}
