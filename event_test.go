@@ -1,6 +1,7 @@
 package breaker_test
 
 import (
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -304,9 +305,7 @@ func TestTheLogHasOneLineATransition(t *testing.T) {
 		}
 		fields := func(from, to, rule string, more map[string]any) map[string]any {
 			all := map[string]any{"name": "x", "from": from, "to": to, "rule": rule}
-			for k, v := range more {
-				all[k] = v
-			}
+			maps.Copy(all, more)
 			return all
 		}
 		trip := func(observed, threshold float64, calls int64) map[string]any {

@@ -93,8 +93,8 @@ func unindent(text string) string {
 
 var testName = regexp.MustCompile(`\b(?:Test|Fuzz|Example)[A-Z]\w+`)
 
-// TestREADMENamesRealTests: a guarantee is as good as the test named beside it.
-func TestREADMENamesRealTests(t *testing.T) {
+// TestGuaranteesNameRealTests: a guarantee is as good as the tests named beside it.
+func TestGuaranteesNameRealTests(t *testing.T) {
 	defined := map[string]bool{}
 	names, err := filepath.Glob("*_test.go")
 	require.NoError(t, err)
@@ -107,8 +107,16 @@ func TestREADMENamesRealTests(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range testName.FindAllString(readREADME(t), -1) {
-		require.True(t, defined[name], "README.md names %s, which is no test", name)
+	text, err := os.ReadFile("docs/guarantees.md")
+	require.NoError(t, err)
+	rows := regexp.MustCompile(`(?m)^\| (\d) \|.*$`).FindAllString(string(text), -1)
+	require.Len(t, rows, 9, "each guarantee has a row")
+	for _, row := range rows {
+		named := testName.FindAllString(row, -1)
+		require.NotEmpty(t, named, row)
+		for _, name := range named {
+			require.True(t, defined[name], "docs/guarantees.md names %s, which is no test", name)
+		}
 	}
 }
 

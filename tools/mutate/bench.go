@@ -2,12 +2,15 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -20,8 +23,12 @@ type bench struct {
 	cache   string    // a build cache of its own, since each mutant leaves megabytes in it; empty for that of the go command
 	begun   time.Time // what is newer in the cache is of mutants
 	skip    string
-	timeout time.Duration
+	quick   []string      // arguments that leave out the slow tests
+	slow    []string      // arguments for only these; nil when there are none
+	timeout time.Duration // for the quick tests; the slow ones get slowTook more
 	covered []block
+
+	slowTook time.Duration
 }
 
 // block is a stretch of code that some test runs, or not, by line and column.
@@ -60,6 +67,11 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 	return b, b.measure(ctx)
 }
 
+// slowTest is from when on a test is tried last, on mutants that all others have let pass.
+const slowTest = 200 * time.Millisecond
+
+var passed = regexp.MustCompile(`(?m)^--- PASS: (\w+) \(([0-9.]+)s\)$`)
+
 // measure compiles the tests as they are and times them.
 func (b *bench) measure(ctx context.Context) error {
 	plain := filepath.Join(b.scratch, "plain.test")
@@ -67,15 +79,30 @@ func (b *bench) measure(ctx context.Context) error {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
 	start := time.Now()
-	if out, err := b.tests(ctx, plain, 10*time.Minute).CombinedOutput(); err != nil {
+	out, err := b.tests(ctx, plain, 10*time.Minute, "-test.v", "-test.skip", b.skip).CombinedOutput()
+	if err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
 	took := time.Since(start)
-	b.begun = time.Now()
-	if b.timeout == 0 {
-		b.timeout = max(10*time.Second, 5*took)
+	var slow []string
+	for _, m := range passed.FindAllSubmatch(out, -1) {
+		if s, err := strconv.ParseFloat(string(m[2]), 64); err == nil && s >= slowTest.Seconds() {
+			slow = append(slow, string(m[1]))
+			b.slowTook += time.Duration(5 * s * float64(time.Second))
+		}
 	}
-	fmt.Printf("the tests take %v, a mutant gets %v\n", took.Round(10*time.Millisecond), b.timeout.Round(time.Second))
+	b.quick = []string{"-test.skip", b.skip}
+	if len(slow) > 0 {
+		only := "^(" + strings.Join(slow, "|") + ")$"
+		b.slow = []string{"-test.run", only, "-test.skip", b.skip}
+		b.quick = []string{"-test.skip", strings.TrimPrefix(b.skip+"|"+only, "|")}
+	}
+	if b.timeout == 0 {
+		b.timeout = max(10*time.Second, 5*took-b.slowTook)
+	}
+	b.begun = time.Now()
+	fmt.Printf("the tests take %v, a mutant gets %v and %v more for those tried last: %s\n",
+		took.Round(10*time.Millisecond), b.timeout.Round(time.Second), b.slowTook.Round(time.Second), strings.Join(slow, " "))
 	return nil
 }
 
@@ -105,9 +132,9 @@ func (b *bench) command(ctx context.Context, name string, args ...string) *exec.
 }
 
 // tests runs a test binary with bounded memory: a mutant may allocate for ever.
-func (b *bench) tests(ctx context.Context, binary string, timeout time.Duration) *exec.Cmd {
-	cmd := b.command(ctx, "sh", "-c", `ulimit -v 8000000; exec "$0" "$@"`, binary,
-		"-test.short", "-test.failfast", "-test.skip", b.skip, "-test.timeout", timeout.String())
+func (b *bench) tests(ctx context.Context, binary string, timeout time.Duration, args ...string) *exec.Cmd {
+	args = append([]string{"-c", `ulimit -v 8000000; exec "$0" "$@"`, binary, "-test.short", "-test.failfast", "-test.timeout", timeout.String()}, args...)
+	cmd := b.command(ctx, "sh", args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	return cmd
@@ -130,12 +157,24 @@ func (b *bench) try(ctx context.Context, m *mutant, src []byte) (fate, error) {
 			return "", err
 		}
 	}
-	if b.command(ctx, "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, ".").Run() != nil {
-		return invalid, ctx.Err()
+	if out, err := b.command(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", binary, ".").CombinedOutput(); err != nil {
+		if !bytes.Contains(out, []byte(m.File+":")) {
+			return "", fmt.Errorf("%w\n%s", err, out)
+		}
+		return invalid, nil
 	}
-	limited, cancel := context.WithTimeout(ctx, b.timeout+5*time.Second) // the binary's own limit does not hold while it never yields
+	f, err := b.judge(ctx, binary, b.timeout, b.quick)
+	if f == survived && b.slow != nil {
+		return b.judge(ctx, binary, b.timeout+b.slowTook, b.slow)
+	}
+	return f, err
+}
+
+// judge runs some of the tests on a mutant.
+func (b *bench) judge(ctx context.Context, binary string, timeout time.Duration, which []string) (fate, error) {
+	limited, cancel := context.WithTimeout(ctx, timeout+5*time.Second) // the binary's own limit does not hold while it never yields
 	defer cancel()
-	out, err := b.tests(limited, binary, b.timeout).CombinedOutput()
+	out, err := b.tests(limited, binary, timeout, which...).CombinedOutput()
 	switch {
 	case ctx.Err() != nil:
 		return "", ctx.Err()

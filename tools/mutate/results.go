@@ -120,8 +120,10 @@ func (r *results) complete(ctx context.Context, p *sources, o options, equivalen
 		}
 		select {
 		case queue <- m:
+			continue
 		case <-ctx.Done():
 		}
+		break
 	}
 	close(queue)
 	workers.Wait()
