@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/failfast-go/breaker"
+	"github.com/failfast-go/breaker/examples/rag/internal/service"
 )
 
 //go:embed demo.yaml
@@ -54,7 +56,10 @@ func newPlayers(ctx context.Context, data string, names []string) ([]*player, er
 	}
 	var players []*player
 	for _, name := range names { // one after the other: the first writes the index, the next finds it
-		p, err := newPlayer(ctx, data, name, file, pace, name == "without")
+		p, err := newPlayer(ctx, pace, service.Config{
+			File: file, Limits: limits, NoBreakers: name == "without",
+			Data: filepath.Join(data, name), Index: filepath.Join(data, "vectors"),
+		})
 		if err != nil {
 			return nil, errors.Join(err, closeAll(players))
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/failfast-go/breaker"
+	"github.com/failfast-go/breaker/examples/rag/internal/corpus"
 	"github.com/failfast-go/breaker/examples/rag/internal/modelserver"
 	"github.com/failfast-go/breaker/examples/rag/internal/service"
 )
@@ -58,11 +59,22 @@ func quickScript() []act {
 	}
 }
 
+// echo has a passage for each question, and no more than those: few enough to search under the race detector.
+func echo() (passages []corpus.Passage) {
+	for _, question := range newQuestions().list {
+		passages = append(passages, corpus.Passage{ID: question, Source: "echo", Text: question})
+	}
+	return passages
+}
+
 func playQuickly(t *testing.T, noBreakers bool) Report {
 	t.Helper()
 	file, err := breaker.ParseFile([]byte(quick))
 	require.NoError(t, err)
-	p, err := newPlayer(t.Context(), t.TempDir(), "run", file, 100*time.Millisecond, noBreakers)
+	p, err := newPlayer(t.Context(), 100*time.Millisecond, service.Config{
+		File: file, Limits: limits, NoBreakers: noBreakers, Data: t.TempDir(),
+		Passages: echo(),
+	})
 	require.NoError(t, err)
 	defer p.close()
 	begun := time.Now()

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -34,15 +33,12 @@ type player struct {
 	promises map[string]Promises
 }
 
-// newPlayer starts a service under data.
-func newPlayer(ctx context.Context, data, name string, file *breaker.File, pace time.Duration, noBreakers bool) (*player, error) {
+// newPlayer starts a service that is watched.
+func newPlayer(ctx context.Context, pace time.Duration, cfg service.Config) (*player, error) {
 	p := &player{recorder: &recorder{}, client: &http.Client{Timeout: 10 * time.Second}, pace: pace}
-	s, err := service.New(ctx, service.Config{
-		File: file, Limits: limits, NoBreakers: noBreakers,
-		Data: filepath.Join(data, name), Index: filepath.Join(data, "vectors"), // the first player writes the index for all
-		Reached: p.recorder.reached,
-		Cache:   watched{breaker.NewMemoryCache[service.Answer](1000), p.recorder},
-	})
+	cfg.Reached = p.recorder.reached
+	cfg.Cache = watched{breaker.NewMemoryCache[service.Answer](1000), p.recorder}
+	s, err := service.New(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

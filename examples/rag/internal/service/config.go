@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/failfast-go/breaker"
+	"github.com/failfast-go/breaker/examples/rag/internal/corpus"
 )
 
 // Config says what the service stands on. The zero value of a field means the embedded form of that upstream.
@@ -19,7 +20,8 @@ type Config struct {
 	Data string        // directory of SQLite and of the vector index; must be set
 	Log  *zap.Logger   // nil logs nothing
 
-	Index string // directory of the vector index; empty: vectors, under Data
+	Index    string           // directory of the vector index; empty: vectors, under Data
+	Passages []corpus.Passage // what to answer from; nil: the documents of this machine
 
 	OpenAIBaseURL string // of an OpenAI-compatible server; empty: one in this process, answering out of the prompt
 	OpenAIKey     string

@@ -11,9 +11,13 @@ import (
 	"github.com/failfast-go/breaker/examples/rag/internal/vectors"
 )
 
-// openVectors opens the index of the documents this machine has: the library's source tree at or above the working directory,
-// and the Go standard library.
+// openVectors opens the index of the passages given, or else of the documents this machine has: the library's source tree at or
+// above the working directory, and the Go standard library.
 func openVectors(ctx context.Context, cfg Config) (*vectors.Store, error) {
+	if cfg.Passages != nil {
+		read := func() ([]corpus.Passage, error) { return cfg.Passages, nil }
+		return vectors.Open(ctx, cfg.vectorsDir(), fingerprint(cfg.Passages, nil), read)
+	}
 	documentation := corpus.Repository(repository())
 	toolchain := corpus.FindGo()
 	read := func() ([]corpus.Passage, error) {

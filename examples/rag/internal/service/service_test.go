@@ -1,15 +1,12 @@
 package service
 
 import (
-	"bytes"
-	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,21 +18,16 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/failfast-go/breaker"
+	"github.com/failfast-go/breaker/examples/rag/internal/corpus"
 	"github.com/failfast-go/breaker/examples/rag/internal/modelserver"
 )
 
-// index is made by the first test and read by the others.
-var index string
-
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "rag-service-test-")
-	if err != nil {
-		panic(err)
-	}
-	index = filepath.Join(dir, "vectors")
-	code := m.Run()
-	os.RemoveAll(dir)
-	os.Exit(code)
+// few are enough to answer from, and quick to search under the race detector. The real documents are read by the tests of
+// package main.
+var few = []corpus.Passage{
+	{ID: "1", Source: "sync", Text: "Package sync provides basic synchronization primitives such as mutual exclusion locks."},
+	{ID: "2", Source: "time", Text: "Package time provides functionality for measuring and displaying time. Use a layout to format a time."},
+	{ID: "3", Source: "sort", Text: "Package sort provides primitives for sorting slices and user-defined collections."},
 }
 
 // steady opens after three failures and stays open: a test then sees what it does, and no recovery.
@@ -68,7 +60,7 @@ func start(t *testing.T, yaml string, change ...func(*Config)) *rig {
 	core, logs := observer.New(zap.InfoLevel)
 	r := &rig{logs: logs, reached: map[string]*atomic.Int64{LLM: {}, VectorDB: {}, Database: {}}}
 	cfg := Config{
-		File: file, Data: t.TempDir(), Index: index, Log: zap.New(core),
+		File: file, Data: t.TempDir(), Passages: few, Log: zap.New(core),
 		Limits:  Limits{Model: 300 * time.Millisecond, Save: 100 * time.Millisecond},
 		Reached: func(name string) { r.reached[name].Add(1) },
 	}
@@ -346,7 +338,7 @@ func TestBadSettingsAreErrorsThatNameThem(t *testing.T) {
 		"DATABASE_URL": func(c *Config) { c.DatabaseURL = "mysql://x" },
 		"REDIS_URL":    func(c *Config) { c.RedisURL = "memcached://x" },
 	} {
-		cfg := Config{Data: t.TempDir(), Index: cmp.Or(index, t.TempDir())}
+		cfg := Config{Data: t.TempDir(), Passages: few}
 		change(&cfg)
 		_, err := New(t.Context(), cfg)
 		require.ErrorContains(t, err, want)
@@ -354,14 +346,20 @@ func TestBadSettingsAreErrorsThatNameThem(t *testing.T) {
 }
 
 func TestCallersWhoLeaveAreNoFailures(t *testing.T) {
-	r := start(t, steady)
+	r := start(t, steady, func(c *Config) { c.Limits.Model = time.Minute })
 	r.play(t, LLM, `{"fault": "hang"}`)
-	impatient := &http.Client{Timeout: 50 * time.Millisecond}
-	for range 5 {
-		_, err := impatient.Post(r.url+"/chat", "application/json", bytes.NewBufferString(`{"message": "anyone?"}`))
-		require.Error(t, err)
+	for n := range int64(5) {
+		ctx, leave := context.WithCancel(t.Context())
+		go func() {
+			assert.Eventually(t, func() bool { return r.reached[LLM].Load() > n }, 10*time.Second, time.Millisecond)
+			leave()
+		}()
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+"/chat", strings.NewReader(`{"message": "anyone?"}`))
+		require.NoError(t, err)
+		_, err = http.DefaultClient.Do(request)
+		require.ErrorIs(t, err, context.Canceled)
 	}
-	require.Eventually(t, func() bool { return r.breakers.Breaker(LLM).Status().Metrics.InFlight == 0 }, time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return r.breakers.Breaker(LLM).Status().Metrics.InFlight == 0 }, 10*time.Second, 5*time.Millisecond)
 	assert.Equal(t, breaker.StateClosed, r.state(LLM))
 	assert.Equal(t, 5, r.breakers.Breaker(LLM).Status().Metrics.IgnoredCalls)
 }
