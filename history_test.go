@@ -516,7 +516,9 @@ func (p *breakerPlayer) refused(err error) reply {
 	if !ok {
 		return reply{admitted: true}
 	}
-	r := reply{state: e.State, until: p.since(e.Until, 0), trip: p.trip(e.Trip), failed: e.Name != "scripted" || !errors.Is(err, ErrOpen)}
+	r := reply{state: e.State, until: p.since(e.Until, 0), trip: p.trip(e.Trip)}
+	r.failed = e.Name != "scripted" || !errors.Is(err, ErrOpen) || e.RetryAfter() != max(0, r.until-p.since(time.Now(), 0)) ||
+		e.State == StateHalfOpen && !strings.Contains(e.Error(), fmt.Sprintf(": %d of %[1]d probes", p.b.Config().HalfOpenMaxCalls))
 	if e.Hold != nil {
 		r.hold = modelHold{state: e.State, by: e.Hold.By, reason: e.Hold.Reason, expires: e.Hold.For != 0, until: r.until}
 	}

@@ -451,6 +451,15 @@ var scenarios = []scenario{
 		script:  "ask\n wait 500ms\n ask\n wait 15.6s\n done 1 ignored 2s",
 		state:   StateOpen, rule: "slow_call_rate", wait: 10 * time.Second,
 	},
+	{
+		name: "a shorter window of time takes over what is young enough, dated with the end of its old bucket",
+		configs: []Config{
+			plain(func(c *Config) { c.FailureRateThreshold, c.MinimumCalls, c.WindowDuration = 1, 2, 10*time.Second }),
+			plain(func(c *Config) { c.FailureRateThreshold, c.MinimumCalls, c.WindowDuration = 1, 2, time.Second }),
+		},
+		script: "do 0s failure\n wait 1.18s\n apply 1\n do 0s failure",
+		state:  StateClosed,
+	},
 	// Scripts that once told the breaker from the model.
 	{
 		name:    "a refusal under a hold follows what moves below it",
