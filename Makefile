@@ -86,8 +86,20 @@ mutate: ## mutation run over the library; FILES="window.go ..." for some files
 	cd tools && GOWORK=off $(GO) build -o $(BIN)/mutate ./mutate
 	$(BIN)/mutate $(FILES)
 
+PROOF := TestRandomHistoriesAgreeWithTheModel|TestNoStateRefusesForEver|TestEveryInterleavingAgreesWithTheModel|TestParallelHistoriesAreLinearizable
+found = grep -ohE '$(1)' $(RUNS)/prove.log | tail -1
+
 .PHONY: prove
-prove: race cover fuzz mutate ## the long way: race, coverage, fuzz, mutation
+prove: ## the long proof of the core against its model, and long fuzzing (ten minutes)
+	@mkdir -p $(RUNS)
+	BREAKER_PROVE=1 $(GO) test -count=1 -timeout 30m -v -run '$(PROOF)' . >$(RUNS)/prove.log || { tail -50 $(RUNS)/prove.log; exit 1; }
+	$(MAKE) --no-print-directory fuzz FUZZTIME=30s >$(RUNS)/fuzz.log || { tail -50 $(RUNS)/fuzz.log; exit 1; }
+	echo "random histories    $$($(call found,[0-9]+ histories.*))"
+	echo "states explored     $$($(call found,[0-9]+ states.*[0-9]+ edges;.*))"
+	echo "interleavings       $$($(call found,[0-9]+ orders.*))"
+	echo "linearizability     $$($(call found,[0-9]+ parallel histories.*))"
+	echo "fuzzing             $$(grep -c '^-- ' $(RUNS)/fuzz.log) targets, 30s each"
+	echo "mutation            $$(sed -n 's/^Score: *//p' docs/mutation.md)"
 
 .PHONY: check-format
 check-format:

@@ -77,7 +77,7 @@ func TestEveryInterleavingAgreesWithTheModel(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("%d orders, %d steps", orders, steps)
+	t.Logf("%d orders of critical sections, %d steps", orders, steps)
 }
 
 // turn is a line of a program.
