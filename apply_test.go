@@ -189,19 +189,21 @@ func TestApplyTripsAndClosesNothing(t *testing.T) {
 		require.Len(t, admitted(b, 100), 100)
 		require.Nil(t, b.Status().Trip)
 	})
-	bubble(t, "a shorter probe timeout is dated no earlier than the reload", func(t *testing.T) {
-		b := newBreaker(t, breaker.Config{ProbeTimeout: time.Hour})
+	bubble(t, "a probe in flight keeps the limits that admitted it", func(t *testing.T) {
+		b := newBreaker(t, breaker.Config{ProbeTimeout: time.Hour, SuccessThreshold: 1})
 		toHalfOpen(t, b)
-		acquire(t, b)
+		probe := acquire(t, b)
+		probe.Progress()
 		time.Sleep(time.Minute)
-		reloaded := time.Now()
 		cfg := b.Config()
-		cfg.ProbeTimeout = time.Second
+		cfg.ProbeTimeout, cfg.SlowCallDuration = 2*time.Second, time.Second
 		require.NoError(t, b.Apply(cfg))
-		s := b.Status()
-		require.Equal(t, breaker.StateOpen, s.State)
-		require.Equal(t, breaker.RuleProbeLost, s.Trip.Rule)
-		require.Equal(t, reloaded, s.Trip.At)
+		require.Equal(t, breaker.StateHalfOpen, b.State())
+		time.Sleep(59*time.Minute - 1)
+		require.Equal(t, breaker.StateHalfOpen, b.State())
+		time.Sleep(1)
+		require.Equal(t, breaker.StateOpen, b.State())
+		require.EqualValues(t, 3600, b.Status().Trip.Observed, "it was lost by the old limit")
 	})
 }
 

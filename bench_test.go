@@ -2,6 +2,9 @@ package breaker_test
 
 import (
 	"context"
+	"errors"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -87,5 +90,18 @@ func BenchmarkState(b *testing.B) {
 	br := breaker.Must(breaker.New("x", breaker.Config{}))
 	for b.Loop() {
 		_ = br.State()
+	}
+}
+
+// BenchmarkFailureText: SDKs put whole responses into their errors, so the cost must not grow with the text.
+func BenchmarkFailureText(b *testing.B) {
+	for _, size := range []int{100, 10_000, 1_000_000} {
+		b.Run(strconv.Itoa(size), func(b *testing.B) {
+			br := breaker.Must(breaker.New("x", breaker.Config{FailureThreshold: breaker.Off, FailureRateThreshold: breaker.Off}))
+			err := errors.New(strings.Repeat("a", size))
+			for b.Loop() {
+				_ = br.Do(context.Background(), func(context.Context) error { return err })
+			}
+		})
 	}
 }

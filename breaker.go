@@ -138,7 +138,7 @@ func (b *Breaker) Do(ctx context.Context, call func(context.Context) error) erro
 //	...
 //	p.Done(err)
 //
-// A permit that is forgotten keeps a place in half-open for Config.ProbeTimeout at most.
+// A permit that is forgotten keeps a place in half-open until Config.ProbeTimeout after its last sign of life.
 func (b *Breaker) Acquire(ctx context.Context) (*Permit, error) {
 	p := new(Permit)
 	if _, err := b.begin(ctx, p); err != nil {
@@ -254,8 +254,12 @@ func (b *Breaker) applyResolved(resolved Config) {
 func (b *Breaker) idle() bool {
 	now := b.lock()
 	defer b.mu.Unlock()
-	m := b.machine.seen(now)
-	return m.shown() == StateClosed && !m.ramping && m.totals.inFlight == 0
+	m := &b.machine
+	if m.totals.inFlight > 0 || m.state != StateClosed && len(m.probes) == 0 || m.hold != nil && m.hold.For == 0 {
+		return false // time alone will not change that: no need to look any closer
+	}
+	m = m.seen(now)
+	return m.shown() == StateClosed && !m.ramping
 }
 
 // Trip opens the breaker now, as a rule would: it recovers by itself. An open one stays so at least as long as a new opening

@@ -176,7 +176,7 @@ func TestWhatACallbackPanicsWithReachesTheCaller(t *testing.T) {
 		require.Equal(t, "guest", v)
 		require.Equal(t, breaker.StateOpen, b.State())
 		require.Equal(t, 1, b.Status().Metrics.FailedCalls)
-		require.Equal(t, "the classifier panicked or exited its goroutine", b.Status().Trip.Errors[0].Text)
+		require.Equal(t, "the code that judges errors panicked or exited its goroutine", b.Status().Trip.Errors[0].Text)
 	})
 	t.Run("of an error text, and the call has failed", func(t *testing.T) {
 		b, v := ask(errDown, breaker.WithErrorText(func(error) string { boom(); return "" }))

@@ -1,6 +1,7 @@
 package breaker
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -96,7 +97,8 @@ type options struct {
 }
 
 // WithLogger logs each transition as one line, at warn when the breaker stops admitting calls and at info otherwise, with the
-// fields name, from, to, rule, and where they apply observed, threshold, calls, retry_after, reason, by. Nothing is logged per call.
+// fields name, from, to, rule, and where they apply observed, threshold, calls, retry_after, reason, by and for (of a hold), and
+// dropped_events. Nothing is logged per call, nor when an opening is lengthened: Status has the new end.
 func WithLogger(l *zap.Logger) Option {
 	return func(o *options) {
 		if l != nil {
@@ -260,34 +262,25 @@ func (c Config) resolve() (Config, error) {
 	if bad := c.check(); len(bad) > 0 {
 		return Config{}, newConfigError(bad)
 	}
-	c.FailureThreshold = either(c.FailureThreshold, 5)
-	c.FailureRateThreshold = either(c.FailureRateThreshold, 0.5)
-	c.SlowCallDuration = either(c.SlowCallDuration, Off)
-	if c.SlowCallDuration == Off {
-		c.SlowCallRateThreshold = Off
+	c.FailureThreshold = cmp.Or(c.FailureThreshold, 5)
+	c.FailureRateThreshold = cmp.Or(c.FailureRateThreshold, 0.5)
+	c.SlowCallDuration = cmp.Or(c.SlowCallDuration, Off)
+	if c.measuresSlow() { // without, it stays unset: its default shall come when a duration does
+		c.SlowCallRateThreshold = cmp.Or(c.SlowCallRateThreshold, 0.8)
 	}
-	c.SlowCallRateThreshold = either(c.SlowCallRateThreshold, 0.8)
 	if c.WindowDuration == 0 {
-		c.WindowCalls = either(c.WindowCalls, max(100, c.MinimumCalls))
-		c.MinimumCalls = either(c.MinimumCalls, min(10, c.WindowCalls))
+		c.WindowCalls = cmp.Or(c.WindowCalls, max(100, c.MinimumCalls))
+		c.MinimumCalls = cmp.Or(c.MinimumCalls, min(10, c.WindowCalls))
 	}
-	c.MinimumCalls = either(c.MinimumCalls, 10)
-	c.OpenTimeout = either(c.OpenTimeout, min(30*time.Second, either(c.MaxOpenTimeout, math.MaxInt64)))
-	c.MaxOpenTimeout = either(c.MaxOpenTimeout, max(5*time.Minute, c.OpenTimeout))
-	c.OpenTimeoutJitter = either(c.OpenTimeoutJitter, 0.1)
-	c.HalfOpenMaxCalls = either(c.HalfOpenMaxCalls, 3)
-	c.SuccessThreshold = either(c.SuccessThreshold, 3)
-	c.ProbeTimeout = either(c.ProbeTimeout, max(5*time.Minute, plus(c.SlowCallDuration, c.SlowCallDuration)))
-	c.MaxRetryAfter = either(c.MaxRetryAfter, 10*time.Minute)
+	c.MinimumCalls = cmp.Or(c.MinimumCalls, 10)
+	c.OpenTimeout = cmp.Or(c.OpenTimeout, min(30*time.Second, cmp.Or(c.MaxOpenTimeout, math.MaxInt64)))
+	c.MaxOpenTimeout = cmp.Or(c.MaxOpenTimeout, max(5*time.Minute, c.OpenTimeout))
+	c.OpenTimeoutJitter = cmp.Or(c.OpenTimeoutJitter, 0.1)
+	c.HalfOpenMaxCalls = cmp.Or(c.HalfOpenMaxCalls, 3)
+	c.SuccessThreshold = cmp.Or(c.SuccessThreshold, 3)
+	c.ProbeTimeout = cmp.Or(c.ProbeTimeout, max(5*time.Minute, plus(c.SlowCallDuration, c.SlowCallDuration)))
+	c.MaxRetryAfter = cmp.Or(c.MaxRetryAfter, 10*time.Minute)
 	return c, nil
-}
-
-func either[T comparable](set, otherwise T) T {
-	var zero T
-	if set == zero {
-		return otherwise
-	}
-	return set
 }
 
 // plus adds without running over: far enough in the future is never.

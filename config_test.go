@@ -15,7 +15,7 @@ import (
 
 func TestTheDefaults(t *testing.T) {
 	require.Equal(t, breaker.Config{
-		FailureThreshold: 5, FailureRateThreshold: 0.5, SlowCallDuration: breaker.Off, SlowCallRateThreshold: breaker.Off,
+		FailureThreshold: 5, FailureRateThreshold: 0.5, SlowCallDuration: breaker.Off,
 		MinimumCalls: 10, WindowCalls: 100, OpenTimeout: 30 * time.Second, MaxOpenTimeout: 5 * time.Minute, OpenTimeoutJitter: 0.1,
 		HalfOpenMaxCalls: 3, SuccessThreshold: 3, ProbeTimeout: 5 * time.Minute, MaxRetryAfter: 10 * time.Minute,
 	}, breaker.Must(breaker.New("x", breaker.Config{})).Config())
@@ -136,4 +136,12 @@ func TestNilOptionsAreNone(t *testing.T) {
 	require.NoError(t, err)
 	ends(b, 5, errDown)
 	require.Equal(t, breaker.StateOpen, b.State())
+}
+
+func TestTheSlowRuleIsOnOnceADurationIsSet(t *testing.T) {
+	b := newBreaker(t, breaker.Config{})
+	cfg := b.Config()
+	cfg.SlowCallDuration = time.Second
+	require.NoError(t, b.Apply(cfg))
+	require.InDelta(t, 0.8, b.Config().SlowCallRateThreshold, 0)
 }

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -128,9 +129,7 @@ func unmarked(ctx context.Context, err error) Outcome {
 		return Success
 	case ctx.Err() == context.Canceled:
 		return Ignored
-	case isNilPointer(err):
-		return Failure
-	case errors.Is(err, ErrOpen):
+	case isRefusal(err):
 		return Ignored
 	}
 	return Failure
@@ -140,6 +139,9 @@ func unmarked(ctx context.Context, err error) Outcome {
 // answered. It matches with [errors.Is] and leaves every other error to the next classifier.
 func Expect(errs ...error) Classifier {
 	return func(_ context.Context, err error) Verdict {
+		if holdsNil(err) {
+			return Verdict{}
+		}
 		for _, e := range errs {
 			if errors.Is(err, e) {
 				return Verdict{Outcome: Success}
@@ -181,7 +183,7 @@ func OpenFor(err error, d time.Duration) error {
 
 // marked returns what the markers in err say.
 func marked(err error) (v Verdict) {
-	if err == nil || isNilPointer(err) {
+	if err == nil || holdsNil(err) {
 		return v
 	}
 	if _, ok := errors.AsType[ignoredError](err); ok {
@@ -220,7 +222,10 @@ func (o *options) verdict(ctx context.Context, err error) Verdict {
 // errDidNotReturn stands for a call that ended by a panic or runtime.Goexit; which of the two, nobody can tell without recover.
 var errDidNotReturn = errors.New("the call panicked or exited its goroutine")
 
-const maxErrorText = 160
+const (
+	maxErrorText = 160
+	maxSearched  = 1024 // bytes of a text that are looked at: SDKs put whole responses into theirs
+)
 
 // text returns what a failure is listed under. The error's own code runs here, through fmt, which survives its panics.
 func (o *options) text(err error) string {
@@ -243,7 +248,7 @@ func (o *options) text(err error) string {
 
 // urlsIn collects the URL of each *url.Error that err wraps.
 func urlsIn(err error, found []string) []string {
-	if isNilPointer(err) {
+	if err == nil || holdsNil(err) {
 		return found
 	}
 	if e, ok := err.(*url.Error); ok {
@@ -271,14 +276,37 @@ func hideURLs(text string, urls []string) string {
 		}
 		pairs = append(pairs, strconv.Quote(raw), strconv.Quote(short))
 	}
-	return anyURL.ReplaceAllString(strings.NewReplacer(pairs...).Replace(text), "$1$2")
+	text = strings.NewReplacer(pairs...).Replace(text)
+	text = text[:min(len(text), maxSearched)]
+	if !strings.Contains(text, "://") { // as most: spare them the search
+		return text
+	}
+	return anyURL.ReplaceAllString(text, "$1$2")
 }
 
 // anyURL captures the scheme and the host, without user and password.
 var anyURL = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s"/?#]*@)?([^\s"/?#]*)[^\s"]*`)
 
-// isNilPointer reports whether err is a nil pointer in an interface, whose methods would panic. It is an error all the same.
+// holdsNil reports whether err is, or wraps, a nil pointer in an interface, whose methods would panic when asked for more than
+// their text. It is an error like others, but nothing more can be known of it.
+func holdsNil(err error) bool {
+	if isNilPointer(err) {
+		return true
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		inner := e.Unwrap()
+		return inner != nil && holdsNil(inner)
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(e.Unwrap(), func(inner error) bool { return inner != nil && holdsNil(inner) })
+	}
+	return false
+}
+
 func isNilPointer(err error) bool {
 	v := reflect.ValueOf(err)
 	return v.Kind() == reflect.Pointer && v.IsNil()
 }
+
+// isRefusal reports whether err is, or wraps, a breaker's refusal.
+func isRefusal(err error) bool { return err != nil && !holdsNil(err) && errors.Is(err, ErrOpen) }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -323,4 +324,20 @@ func TestStatesAsText(t *testing.T) {
 	var s breaker.State
 	require.EqualError(t, s.UnmarshalText([]byte("Open")), `breaker: "Open" is no state, want one of ["closed" "open" "half_open" "forced_open" "disabled"]`)
 	require.Equal(t, []string{"success", "failure", "ignored", "unset"}, []string{breaker.Success.String(), breaker.Failure.String(), breaker.Ignored.String(), breaker.Outcome(0).String()})
+}
+
+func TestErrorsThatHoldANilPointerAreFailures(t *testing.T) {
+	var none *url.Error
+	for name, err := range map[string]error{
+		"bare": none, "wrapped": fmt.Errorf("asking: %w", none), "joined": errors.Join(errDown, none),
+		"ignored, but who knows what": breaker.Ignore(none), "with a pause": breaker.OpenFor(none, time.Second),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBreaker(t, breaker.Config{FailureThreshold: 1}, breaker.WithClassifier(breaker.Expect(errDown)))
+			require.Error(t, end(b, err))
+			require.Equal(t, breaker.StateOpen, b.State())
+			require.Equal(t, 1, b.Status().Metrics.FailedCalls)
+			breaker.Fallback{}.Write(httptest.NewRecorder(), err)
+		})
+	}
 }

@@ -158,6 +158,9 @@ func logTo(l *zap.Logger) func(Event) {
 		if e.Hold != nil && e.Hold.By != "" {
 			fields = append(fields, zap.String("by", e.Hold.By))
 		}
+		if e.Hold != nil && e.Hold.For > 0 {
+			fields = append(fields, zap.Duration("for", e.Hold.For))
+		}
 		if e.Reason != "" {
 			fields = append(fields, zap.String("reason", e.Reason))
 		}

@@ -178,7 +178,7 @@ func (p *Protected[Req, Res]) answer(ctx context.Context, req Req, timed bool) (
 
 // asksChain reports whether a primary that ended so is one to stand in for. An unset outcome is that of a call never made.
 func asksChain(v Verdict, err error) bool {
-	return v.Outcome == unset || v.Outcome == Failure || v.OpenFor > 0 || errors.Is(err, ErrOpen)
+	return v.Outcome == unset || v.Outcome == Failure || v.OpenFor > 0 || isRefusal(err)
 }
 
 // fallBack asks the steps in order. Whatever happens to a request that the primary did not answer, it happens here.

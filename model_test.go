@@ -84,8 +84,9 @@ type modelCall struct {
 	group      int            // index in groups plus 1, 0 for none
 	slow       bool           // entered the durations already
 	probe      bool
-	counted    bool // entered the totals already: a probe that made progress for 2 ProbeTimeout
-	joined     int  // the probe whose life it shares, 0 for none; then it enters nothing
+	cfg        Config // that admitted it: a reload changes no limit of a probe
+	counted    bool   // entered the totals already: a probe that made progress for 2 ProbeTimeout
+	joined     int    // the probe whose life it shares, 0 for none; then it enters nothing
 }
 
 type modelEntry struct {
@@ -168,7 +169,7 @@ func (m *model) ask(now time.Duration) (id int, refused *modelRefusal) {
 		m.totals.rejected++
 		return 0, m.refusal()
 	}
-	c := modelCall{start: now, sign: now, period: m.period, probe: m.shown() == StateHalfOpen}
+	c := modelCall{start: now, sign: now, period: m.period, probe: m.shown() == StateHalfOpen, cfg: m.cfg}
 	if m.tracked == StateClosed && m.cfg.measuresSlow() {
 		c.group = m.group(now)
 	}
@@ -706,11 +707,11 @@ func (m *model) deadlines() (list []modelDeadline) {
 		}
 	}
 	for _, c := range probes {
-		add(m.lostDue(*c), m.lost)
+		add(m.lostDue(*c), func() { m.lost(c) })
 	}
 	for _, c := range probes {
-		if c.lasted == nil && m.cfg.slowRule() {
-			list = append(list, modelDeadline{plus(c.start, m.cfg.SlowCallDuration), true, m.probeSlow})
+		if c.lasted == nil && c.cfg.slowRule() {
+			list = append(list, modelDeadline{plus(c.start, c.cfg.SlowCallDuration), true, func() { m.probeSlow(c) }})
 		}
 	}
 	for g, group := range m.groups {
@@ -737,13 +738,14 @@ func (m *model) endless(c *modelCall) {
 }
 
 func (m *model) endlessDue(c modelCall) time.Duration {
-	return plus(c.start, plus(m.cfg.ProbeTimeout, m.cfg.ProbeTimeout))
+	return plus(c.start, plus(c.cfg.ProbeTimeout, c.cfg.ProbeTimeout))
 }
 
-func (m *model) lostDue(c modelCall) time.Duration { return plus(c.sign, m.cfg.ProbeTimeout) }
+func (m *model) lostDue(c modelCall) time.Duration { return plus(c.sign, c.cfg.ProbeTimeout) }
 
-// lost gives up every probe whose time has come: those of one instant go together.
-func (m *model) lost() {
+// lost gives up a probe, and every other whose time has come: those of one instant go together.
+func (m *model) lost(first *modelCall) {
+	limit := first.cfg.ProbeTimeout.Seconds()
 	for _, c := range m.probes() {
 		if m.lostDue(*c) <= m.clock && (c.lasted == nil || m.lostDue(*c) < m.endlessDue(*c)) {
 			m.totals.failed++
@@ -752,13 +754,12 @@ func (m *model) lost() {
 			defer m.remove(c.id)
 		}
 	}
-	limit := m.cfg.ProbeTimeout.Seconds()
 	m.open(m.why("probe_lost", limit, limit), m.n+1, 0)
 }
 
-func (m *model) probeSlow() {
+func (m *model) probeSlow(c *modelCall) {
 	m.slowOnes++
-	limit := m.cfg.SlowCallDuration.Seconds()
+	limit := c.cfg.SlowCallDuration.Seconds()
 	m.open(m.why("probe_slow", limit, limit), m.n+1, 0)
 }
 

@@ -71,7 +71,7 @@ func (p *Permit) end(err error) (v Verdict, first bool) {
 		e.text = p.breaker.options.text(err)
 		return
 	}
-	e.text = "the classifier panicked or exited its goroutine"
+	e.text = "the code that judges errors panicked or exited its goroutine"
 	e.Verdict = p.breaker.options.verdict(p.ctx, err)
 	if e.Outcome == Failure {
 		e.text = p.breaker.options.text(err)
@@ -98,8 +98,10 @@ type call struct {
 	settled bool
 }
 
-// probe is a call admitted in half-open.
+// probe is a call admitted in half-open. Its limits are those in force then: a reload neither loses nor passes it.
 type probe struct {
+	timeout, slow time.Duration // slow is Off when its rule is
+
 	start time.Duration
 	alive time.Duration // its start, or its last Progress
 	pulse instant       // its first Progress
@@ -151,7 +153,7 @@ func (m *machine) admit(now time.Duration, parent *probe) (call, *OpenError) {
 		if len(m.probes) >= m.cfg.HalfOpenMaxCalls {
 			return c, m.refuse()
 		}
-		c.probe = &probe{start: m.now, alive: m.now}
+		c.probe = m.newProbe()
 		m.probes = append(m.probes, c.probe)
 	case StateClosed:
 		if m.ramping && !m.rampAdmits() {
@@ -163,6 +165,14 @@ func (m *machine) admit(now time.Duration, parent *probe) (call, *OpenError) {
 	}
 	m.totals.inFlight++
 	return c, nil
+}
+
+func (m *machine) newProbe() *probe {
+	p := &probe{timeout: m.cfg.ProbeTimeout, slow: Off, start: m.now, alive: m.now}
+	if m.cfg.slowRule() {
+		p.slow = m.cfg.SlowCallDuration
+	}
+	return p
 }
 
 func (m *machine) refuse() *OpenError {

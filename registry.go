@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -28,7 +27,8 @@ type RegistryConfig struct {
 	Services map[string]Config
 
 	// MaxBreakers bounds how many breakers are registered, since names often come from callers' data. At least the number
-	// of Services; zero means 10,000, or the number of Services if that is more.
+	// of Services; zero means 10,000, or the number of Services if that is more. New services have a place in any case: when
+	// all others must stay, the registry is larger by them until some fall idle.
 	MaxBreakers int
 }
 
@@ -85,6 +85,7 @@ type Registry struct {
 	config RegistryConfig // resolved
 	ring   []*member      // all that are registered; the hand passes them in turn
 	hand   int
+	packed bool      // the last search for an idle one went all the way round in vain
 	warned time.Time // when overflow was last logged
 }
 
@@ -126,7 +127,7 @@ func (r *Registry) Breaker(name string) *Breaker {
 	}
 	b, full := r.create(cleanName(name))
 	if full {
-		r.warnFull(name)
+		r.warnFull(b.Name())
 	}
 	return b
 }
@@ -178,7 +179,8 @@ func (r *Registry) warnFull(name string) {
 func (r *Registry) Unregistered() uint64 { return r.overflow.Load() }
 
 // Register makes a breaker with a Config and further options of its own. It is never evicted. An existing name, a bad name, a
-// bad cfg (*[ConfigError]) or a full registry is an error.
+// bad cfg (*[ConfigError]), the name of a service or a full registry is an error. [Registry.Apply] goes back to cfg, whatever
+// [Breaker.Apply] has changed since, unless there is a service of that name by then.
 func (r *Registry) Register(name string, cfg Config, opts ...Option) (*Breaker, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
@@ -191,6 +193,9 @@ func (r *Registry) Register(name string, cfg Config, opts ...Option) (*Breaker, 
 	defer r.mu.Unlock()
 	if r.lookup(name) != nil {
 		return nil, fmt.Errorf("breaker: %q is registered already: use Lookup, or Remove it first", name)
+	}
+	if _, configured := r.config.Services[name]; configured {
+		return nil, fmt.Errorf("breaker: %q is configured as a service: change that, or use Breaker", name)
 	}
 	if !r.makeRoomLocked() {
 		return nil, fmt.Errorf("breaker: no room for %q: all %d breakers must stay; raise MaxBreakers", name, len(r.ring))
@@ -302,7 +307,8 @@ func (r *Registry) removeLocked(e *member) {
 	r.ring = r.ring[:last]
 }
 
-// addServicesLocked makes the breakers that are configured by name. They have a place in any case: they are at most MaxBreakers.
+// addServicesLocked makes the breakers that are configured by name. They have a place in any case, over the limit if all that are
+// there must stay: a reload must not fail for what callers did.
 func (r *Registry) addServicesLocked() {
 	for _, name := range slices.Sorted(maps.Keys(r.config.Services)) {
 		if r.lookup(name) == nil {
@@ -312,13 +318,19 @@ func (r *Registry) addServicesLocked() {
 	}
 }
 
+const packedSearch = 64
+
 // makeRoomLocked sees to it that one more breaker fits, and reports whether it does. The hand goes round the ring: a breaker
 // that was used since it last passed is spared in the first round, and the first idle one makes room. Two rounds without one
-// mean full.
+// mean full; after that each search goes on for a few steps only, so that a full registry does not search all the time.
 func (r *Registry) makeRoomLocked() bool {
 	twice := 2 * len(r.ring)
+	if r.packed {
+		twice = min(twice, packedSearch)
+	}
 	for passed := 0; len(r.ring) >= r.config.MaxBreakers; passed++ {
 		if passed > twice {
+			r.packed = true
 			return false
 		}
 		r.hand %= len(r.ring)
@@ -329,6 +341,7 @@ func (r *Registry) makeRoomLocked() bool {
 		}
 		r.hand++
 	}
+	r.packed = false
 	return true
 }
 
@@ -387,7 +400,7 @@ type reading struct {
 }
 
 func read(path string) reading {
-	content, err := os.ReadFile(path)
+	content, err := readFile(path)
 	if err != nil {
 		return reading{problem: err.Error(), done: true}
 	}

@@ -323,3 +323,51 @@ func TestARegistryUnderFireStaysWhole(t *testing.T) {
 		require.Same(t, b, found)
 	}
 }
+
+func TestTheNameOfAServiceCannotBeRegistered(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{Services: map[string]Config{"x": {FailureThreshold: 7}}})
+	require.True(t, r.Remove("x"))
+	_, err := r.Register("x", Config{FailureThreshold: 1})
+	require.EqualError(t, err, `breaker: "x" is configured as a service: change that, or use Breaker`)
+	require.Equal(t, 7, r.Breaker("x").Config().FailureThreshold)
+}
+
+func TestNewServicesHaveAPlaceEvenWhenAllOthersMustStay(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{MaxBreakers: 2})
+	r.Breaker("a").Trip("")
+	r.Breaker("b").Trip("")
+	require.NoError(t, r.Apply(RegistryConfig{MaxBreakers: 2, Services: map[string]Config{"c": {}, "d": {}}}))
+	require.Len(t, maps.Collect(r.All()), 4)
+	r.Breaker("a").Reset("")
+	r.Breaker("b").Reset("")
+	r.Breaker("e")
+	require.Len(t, maps.Collect(r.All()), 2, "the services are all that fits")
+}
+
+func TestAFullRegistryFindsTheOneThatBecameIdle(t *testing.T) {
+	const size = 500
+	r := newRegistry(t, RegistryConfig{MaxBreakers: size})
+	for i := range size {
+		r.Breaker(fmt.Sprint("open-", i)).Trip("")
+	}
+	r.Breaker("one too many")
+	r.Breaker(fmt.Sprint("open-", size/2)).Reset("")
+	asked := 0
+	for ; asked < 100; asked++ {
+		if b := r.Breaker("new"); b == r.Breaker("new") {
+			break
+		}
+	}
+	require.Less(t, asked, 2*size/packedSearch, "each search goes on where the last one ended")
+}
+
+func BenchmarkNewNameInAFullRegistry(b *testing.B) {
+	r, err := NewRegistry(RegistryConfig{})
+	require.NoError(b, err)
+	for i := range defaultMaxBreakers {
+		r.Breaker(fmt.Sprint("open-", i)).Trip("")
+	}
+	for b.Loop() {
+		r.Breaker("new")
+	}
+}

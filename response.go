@@ -2,6 +2,7 @@ package breaker
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"math"
@@ -90,14 +91,16 @@ func (f Fallback) Write(w http.ResponseWriter, err error) {
 	if seconds := d.retryAfter(err); seconds > 0 {
 		header.Set("Retry-After", strconv.Itoa(seconds))
 	}
-	w.WriteHeader(either(d.StatusCode, http.StatusServiceUnavailable))
+	w.WriteHeader(cmp.Or(d.StatusCode, http.StatusServiceUnavailable))
 	_, _ = w.Write(body) // the client is gone: nothing more can be done for it
 }
 
 // retryAfter returns the whole seconds after which to come back, 0 where nobody knows.
 func (d DefaultResponse) retryAfter(err error) int {
-	if e, ok := errors.AsType[*OpenError](err); ok {
-		return max(1, wholeSeconds(e.RetryAfter().Seconds()))
+	if isRefusal(err) {
+		if e, ok := errors.AsType[*OpenError](err); ok {
+			return max(1, wholeSeconds(e.RetryAfter().Seconds()))
+		}
 	}
 	body, _ := d.Body.(map[string]any)
 	switch v := body["retry_after"].(type) {

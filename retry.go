@@ -82,7 +82,7 @@ func (t *target[Req, Res]) ask(ctx context.Context, req Req, log *journal) (res 
 		} else {
 			res, v, err = t.attempt(ctx, req)
 		}
-		if err != nil && isNilPointer(err) { // errors.Is would panic with it, here or in the caller's hands
+		if isNilPointer(err) { // errors.Is would panic with it, here or in the caller's hands
 			err = fmt.Errorf("the call returned a nil %T as its error", err)
 		}
 		log.add(t.name, began, err)
@@ -94,7 +94,7 @@ func (t *target[Req, Res]) ask(ctx context.Context, req Req, log *journal) (res 
 }
 
 func worthRetrying(v Verdict, err error) bool {
-	return (v.Outcome == Failure || v.Outcome == Ignored && v.OpenFor > 0) && !errors.Is(err, ErrOpen)
+	return (v.Outcome == Failure || v.Outcome == Ignored && v.OpenFor > 0) && !isRefusal(err)
 }
 
 func (t *target[Req, Res]) attemptAndSurvive(ctx context.Context, req Req) (res Res, v Verdict, err error) {

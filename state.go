@@ -161,24 +161,22 @@ func (m *machine) earliest() (first deadline) {
 		consider(deadline{at: plus(m.flight.groups[0].last, m.cfg.SlowCallDuration), kind: callsTurnSlow})
 	}
 	for _, p := range m.probes {
-		consider(m.verdictDue(p))
+		consider(p.verdictDue())
 	}
 	return first
 }
 
-// verdictDue returns when p gets a verdict without ending.
-func (m *machine) verdictDue(p *probe) deadline {
-	dies := deadline{plus(p.alive, m.cfg.ProbeTimeout), probeDies, p}
+// verdictDue returns when p, which is undecided, gets a verdict without ending.
+func (p *probe) verdictDue() deadline {
+	dies := deadline{plus(p.alive, p.timeout), probeDies, p}
 	if p.pulse.known {
-		if passes := plus(p.start, plus(m.cfg.ProbeTimeout, m.cfg.ProbeTimeout)); passes <= dies.at {
+		if passes := plus(p.start, plus(p.timeout, p.timeout)); passes <= dies.at {
 			return deadline{passes, probePasses, p}
 		}
 		return dies
 	}
-	if m.cfg.slowRule() {
-		if slow := plus(p.start, m.cfg.SlowCallDuration); slow < dies.at {
-			return deadline{slow, probeTurnsSlow, p}
-		}
+	if p.slow != Off {
+		return deadline{plus(p.start, p.slow), probeTurnsSlow, p} // always the earlier: ProbeTimeout is longer
 	}
 	return dies
 }
@@ -212,11 +210,11 @@ func (m *machine) expire(d deadline) {
 		m.probeEnded(d.probe, ending{Verdict: Verdict{Outcome: Success}})
 	case probeDies:
 		m.loseProbes()
-		m.open(m.explain(RuleProbeLost, m.cfg.ProbeTimeout.Seconds(), m.cfg.ProbeTimeout.Seconds()), 0)
+		m.open(m.explain(RuleProbeLost, d.probe.timeout.Seconds(), d.probe.timeout.Seconds()), 0)
 	case probeTurnsSlow:
 		m.trial.calls++
 		m.trial.slow++
-		m.open(m.explain(RuleProbeSlow, m.cfg.SlowCallDuration.Seconds(), m.cfg.SlowCallDuration.Seconds()), 0)
+		m.open(m.explain(RuleProbeSlow, d.probe.slow.Seconds(), d.probe.slow.Seconds()), 0)
 	case callsTurnSlow:
 		m.durations.add(m.now, m.flight.pop(), true)
 		if m.hold == nil {
@@ -228,7 +226,7 @@ func (m *machine) expire(d deadline) {
 // loseProbes counts each probe as failed that gives no sign of life any more, since a deadline of its own is due by now.
 func (m *machine) loseProbes() {
 	m.probes = slices.DeleteFunc(m.probes, func(p *probe) bool {
-		if d := m.verdictDue(p); d.kind != probeDies || !d.due(m.now) {
+		if d := p.verdictDue(); d.kind != probeDies || !d.due(m.now) {
 			return false
 		}
 		p.fate = lost
@@ -320,7 +318,8 @@ func (m *machine) emptyWindow() {
 	m.errors = errorTally{}
 }
 
-// enter is the one place that assigns the state. Under a hold that is not seen from outside, so nothing is announced.
+// enter is how the machine comes to another state; only reset, which also lifts a hold, assigns it itself. Under a hold that is
+// not seen from outside, so nothing is announced.
 func (m *machine) enter(s State, e Event) {
 	e.From = m.shown()
 	m.state = s

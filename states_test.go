@@ -17,7 +17,8 @@ const (
 	rowJoin        = "a call inside a probe asks"
 	rowSuccess     = "a call succeeds"
 	rowFailure     = "a call fails"
-	rowIgnored     = "a call is ignored or cancelled"
+	rowIgnored     = "a call is ignored"
+	rowCancel      = "a call is cancelled"
 	rowOpenFor     = "a call ends with `OpenFor`"
 	rowProgress    = "`Progress`"
 	rowLate        = "a call of an earlier period ends"
@@ -32,7 +33,7 @@ const (
 )
 
 var rows = []string{
-	rowAsk, rowJoin, rowSuccess, rowFailure, rowIgnored, rowOpenFor, rowProgress, rowLate, rowLateOpenFor, rowTime,
+	rowAsk, rowJoin, rowSuccess, rowFailure, rowIgnored, rowCancel, rowOpenFor, rowProgress, rowLate, rowLateOpenFor, rowTime,
 	rowTrip, rowReset, rowForce, rowDisable, rowRelease, rowApply,
 }
 

@@ -133,7 +133,7 @@ func callActions(m *model, c modelCall) []action {
 	}
 	if c.period == m.period {
 		list = append(list,
-			quiet(rowIgnored, func(m *model) { m.cancel(m.clock, c.id) }),
+			quiet(rowCancel, func(m *model) { m.cancel(m.clock, c.id) }),
 			quiet(rowProgress, func(m *model) { m.progress(m.clock, c.id) }))
 	}
 	if c.probe {
@@ -211,8 +211,8 @@ func (x *explorer) appendCall(b []byte, m *model, c modelCall) []byte {
 	}
 	limit := max(0, m.cfg.SlowCallDuration) + tick
 	if c.probe {
-		limit = max(limit, 3*m.cfg.ProbeTimeout)
-		b = appendAge(b, m.clock-c.sign)
+		limit = max(limit, 3*c.cfg.ProbeTimeout)
+		b = appendAge(append(b, byte(slices.Index(x.configs, c.cfg))), m.clock-c.sign)
 	}
 	if c.lasted != nil {
 		b = appendAge(b, min(*c.lasted, limit))
