@@ -15,7 +15,7 @@ func file(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(tex
 
 func TestRepositoryReadsMarkdownAndDocComments(t *testing.T) {
 	passages := Repository(fstest.MapFS{
-		"README.md":          file("# breaker\n\nOpens when the upstream is ill."),
+		"README.md":          file("# breaker\n\n```sh\ncurl -d 'Why is it open?'\n```\nOpens when the upstream is ill."),
 		"docs/operations.md": file("Reset closes it."),
 		"breaker.go": file("// Package breaker is a circuit breaker.\npackage breaker\n\n" +
 			"// Reset closes b.\nfunc (b *Breaker) Reset() {}\n\n// Breaker guards one upstream.\ntype Breaker struct{}\n\nfunc hidden() {}\n"),

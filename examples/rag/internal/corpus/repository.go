@@ -3,6 +3,7 @@ package corpus
 import (
 	"io/fs"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -16,11 +17,14 @@ func Repository(tree fs.FS) []Passage {
 	var passages []Passage
 	for _, name := range markdown(tree) {
 		if text, err := fs.ReadFile(tree, name); err == nil {
-			passages = append(passages, split(name, string(text))...)
+			passages = append(passages, split(name, fenced.ReplaceAllString(string(text), ""))...)
 		}
 	}
 	return append(passages, exported(tree, ".", "github.com/failfast-go/breaker")...)
 }
+
+// fenced is a listing. A question in an example of how to ask would be the best match for itself.
+var fenced = regexp.MustCompile("(?ms)^[ \t]*```.*?^[ \t]*```[ \t]*$\n?")
 
 func markdown(tree fs.FS) []string {
 	var names []string

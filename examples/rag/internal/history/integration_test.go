@@ -9,7 +9,7 @@ import (
 )
 
 func TestPostgreSQLDoesWhatSQLiteDoes(t *testing.T) {
-	s, err := Open(servers.URL(t, "DATABASE_URL"), "")
+	s, err := Open(servers.PostgreSQL(t), "")
 	require.NoError(t, err)
 	t.Cleanup(func() { s.Close() })
 	savesAndReads(t, s)

@@ -2,8 +2,15 @@
 package servers
 
 import (
+	"database/sql"
+	"fmt"
+	"net/url"
 	"os"
 	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	"github.com/stretchr/testify/require"
 )
 
 // URL returns the environment variable of that name, which holds a server's URL. Without one the test is skipped, or fails
@@ -20,4 +27,27 @@ func URL(t testing.TB, variable string) string {
 	}
 	t.Skipf(how, variable)
 	return ""
+}
+
+// PostgreSQL returns the URL of a schema of the test's own on the server of DATABASE_URL: packages are tested side by side, and
+// one locks its table. It goes with the test.
+func PostgreSQL(t testing.TB) string {
+	t.Helper()
+	server := URL(t, "DATABASE_URL")
+	schema := fmt.Sprintf("test_%d_%d", os.Getpid(), time.Now().UnixNano())
+	run := func(statement string) {
+		db, err := sql.Open("pgx", server)
+		require.NoError(t, err)
+		defer db.Close()
+		_, err = db.Exec(statement)
+		require.NoError(t, err)
+	}
+	run("CREATE SCHEMA " + schema)
+	t.Cleanup(func() { run("DROP SCHEMA " + schema + " CASCADE") })
+	u, err := url.Parse(server)
+	require.NoError(t, err)
+	query := u.Query()
+	query.Set("search_path", schema)
+	u.RawQuery = query.Encode()
+	return u.String()
 }

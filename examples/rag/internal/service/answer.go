@@ -63,8 +63,8 @@ func replyOf(found breaker.Result[[]corpus.Passage], answered breaker.Result[Ans
 		Response:   answered.Value.Text,
 		Source:     answered.Source,
 		Degraded:   found.Degraded || answered.Degraded,
-		Age:        answered.Age.Seconds(),
-		RetryAfter: max(retryAfter(found.Cause), retryAfter(answered.Cause)).Seconds(),
+		Age:        answered.Age.Round(time.Millisecond).Seconds(),
+		RetryAfter: max(retryAfter(found.Cause), retryAfter(answered.Cause)).Round(time.Millisecond).Seconds(),
 		Sources:    append([]string{}, answered.Value.Sources...), // [] in JSON, never null
 	}
 	if cause != nil {

@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"strings"
-	"time"
 
 	"github.com/failfast-go/breaker"
 	"github.com/failfast-go/breaker/examples/rag/internal/corpus"
@@ -65,16 +64,15 @@ func (q question) sources() []string {
 }
 
 // chain answers with the model, and without it from the cache, the local model or a rule, in that order. There is no default:
-// when all of them are gone, the file's fallback.default_response is.
+// when all of them are gone, the file's fallback.default_response is. Nothing is retried: whoever waits for an answer is better
+// served by the next step than by a second attempt at an ill model, which after a 429 would begin with the pause it asks for.
 func (s *Service) chain(cache breaker.Cache[Answer]) *breaker.Protected[question, Answer] {
 	local := s.breakers.Breaker(LocalModel)
-	return breaker.Protect(s.breakers.Breaker(LLM), ask(s.primary), breaker.Within(s.limits.Model), breaker.Retry(1, retryPause)).
+	return breaker.Protect(s.breakers.Breaker(LLM), ask(s.primary), breaker.Within(s.limits.Model)).
 		OrCache(unlessBlind{cache}, question.key, s.fallback.CacheMaxAge).
 		OrCall(LocalModel, ask(s.local), breaker.Through(local), breaker.Within(s.limits.Local)).
 		OrRules(greeting)
 }
-
-const retryPause = 100 * time.Millisecond
 
 func ask(m model.Answerer) func(context.Context, question) (Answer, error) {
 	return func(ctx context.Context, q question) (Answer, error) {

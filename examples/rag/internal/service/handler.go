@@ -91,7 +91,7 @@ func (s *Service) reset(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusNotFound, problem{fmt.Sprintf("there is no breaker %q", r.PathValue("name"))})
 		return
 	}
-	b.Reset("by " + r.URL.Path)
+	b.Reset("asked for over HTTP from " + r.RemoteAddr)
 	writeJSON(w, http.StatusOK, b.Status())
 }
 

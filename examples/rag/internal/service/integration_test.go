@@ -13,7 +13,7 @@ import (
 )
 
 func TestTheServiceOnRedisAndPostgreSQL(t *testing.T) {
-	redis, postgres := servers.URL(t, "REDIS_URL"), servers.URL(t, "DATABASE_URL")
+	redis, postgres := servers.URL(t, "REDIS_URL"), servers.PostgreSQL(t)
 	r := start(t, steady, func(c *Config) {
 		c.RedisURL, c.DatabaseURL = redis, postgres
 		c.Limits.Save = time.Second

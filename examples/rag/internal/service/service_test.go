@@ -164,6 +164,14 @@ func TestEveryFaultOfTheModelIsAnsweredLocallyAndOpensTheBreaker(t *testing.T) {
 	}
 }
 
+func TestNobodyWaitsForThePauseThatTheModelAsksFor(t *testing.T) {
+	r := start(t, steady, func(c *Config) { c.Limits.Model = 20 * time.Second })
+	r.play(t, LLM, `{"fault": "429", "retry_after": "10s"}`)
+	began := time.Now()
+	assert.Equal(t, LocalModel, r.ask(t, mutex).Source)
+	assert.Less(t, time.Since(began), 5*time.Second)
+}
+
 func TestTheChainGoesDownOneStepAtATime(t *testing.T) {
 	r := start(t, steady)
 	whole := r.ask(t, mutex)
@@ -312,7 +320,7 @@ func TestWithNoBreakersNothingIsEverRefused(t *testing.T) {
 	for range 6 {
 		assert.Equal(t, LocalModel, r.ask(t, mutex).Source)
 	}
-	assert.EqualValues(t, 12, r.reached[LLM].Load(), "each question and its retry reach the ill model")
+	assert.EqualValues(t, 6, r.reached[LLM].Load(), "each question reaches the ill model")
 	assert.Equal(t, breaker.StateDisabled, r.state(LLM))
 }
 
