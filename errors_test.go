@@ -341,3 +341,8 @@ func TestErrorsThatHoldANilPointerAreFailures(t *testing.T) {
 		})
 	}
 }
+
+func TestTheEndOfALongTextIsNotSearched(t *testing.T) {
+	err := errors.New("https://api.test/" + strings.Repeat("x", 2000) + " the end")
+	require.Equal(t, "https://api.test", texts(t, []error{err})[0].Text, "it would cost more than it tells")
+}

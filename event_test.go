@@ -357,3 +357,12 @@ func TestTheLogTellsOfDroppedEvents(t *testing.T) {
 		require.Equal(t, int64(16), last.ContextMap()["dropped_events"])
 	})
 }
+
+func TestTheLogSaysHowLongAHoldLasts(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	b := newBreaker(t, breaker.Config{}, breaker.WithLogger(zap.New(core)))
+	b.ForceOpen(breaker.Hold{By: "ann", For: time.Hour})
+	b.ForceOpen(breaker.Hold{By: "ann"})
+	require.Equal(t, time.Hour, logs.All()[0].ContextMap()["for"])
+	require.NotContains(t, logs.All()[1].ContextMap(), "for")
+}

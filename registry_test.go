@@ -371,3 +371,33 @@ func BenchmarkNewNameInAFullRegistry(b *testing.B) {
 		r.Breaker("new")
 	}
 }
+
+func TestAFullRegistrySearchesAFewStepsOnly(t *testing.T) {
+	const size = 500
+	r := newRegistry(t, RegistryConfig{MaxBreakers: size})
+	for i := range size {
+		r.Breaker(fmt.Sprint("open-", i)).Trip("")
+	}
+	r.Breaker("one too many")
+	for name := range r.All() {
+		r.Breaker(name) // the hand takes the mark of use from each that it passes
+	}
+	r.Breaker("two too many")
+	passed := 0
+	for _, m := range r.ring {
+		if !m.used.Load() {
+			passed++
+		}
+	}
+	require.LessOrEqual(t, passed, packedSearch+1)
+}
+
+func TestTheWarningOfAFullRegistryCutsTheName(t *testing.T) {
+	core, logs := observer.New(zap.WarnLevel)
+	r := newRegistry(t, RegistryConfig{MaxBreakers: 1}, WithLogger(zap.New(core)))
+	r.Breaker("a").Trip("")
+	r.Breaker(strings.Repeat("n", 1<<20))
+	warnings := logs.FilterMessageSnippet("registry is full").All()
+	require.Len(t, warnings, 1)
+	require.Len(t, warnings[0].ContextMap()["name"], maxName)
+}
