@@ -143,27 +143,30 @@ func (d deadline) due(now time.Duration) bool {
 
 // earliest returns the next deadline. At most one kind in each layer can be pending, but for the probes.
 func (m *machine) earliest() (first deadline) {
-	consider := func(d deadline) {
-		if first.kind == noDeadline || cmp.Or(cmp.Compare(d.at, first.at), cmp.Compare(d.kind, first.kind)) < 0 {
-			first = d
-		}
-	}
 	if m.hold != nil && m.hold.For != 0 {
-		consider(deadline{at: m.hold.until, kind: holdEnds})
+		first = deadline{at: m.hold.until, kind: holdEnds}
 	}
 	if m.state == StateOpen {
-		consider(deadline{at: m.until, kind: openEnds})
+		first = first.or(deadline{at: m.until, kind: openEnds})
 	}
 	if m.ramping {
-		consider(deadline{at: plus(m.closedAt, m.cfg.RampUp), kind: rampEnds})
+		first = first.or(deadline{at: plus(m.closedAt, m.cfg.RampUp), kind: rampEnds})
 	}
 	if len(m.flight.groups) > 0 && m.cfg.measuresSlow() {
-		consider(deadline{at: plus(m.flight.groups[0].last, m.cfg.SlowCallDuration), kind: callsTurnSlow})
+		first = first.or(deadline{at: plus(m.flight.groups[0].last, m.cfg.SlowCallDuration), kind: callsTurnSlow})
 	}
 	for _, p := range m.probes {
-		consider(p.verdictDue())
+		first = first.or(p.verdictDue())
 	}
 	return first
+}
+
+// or returns the earlier of two deadlines; d may be none.
+func (d deadline) or(other deadline) deadline {
+	if d.kind == noDeadline || cmp.Or(cmp.Compare(other.at, d.at), cmp.Compare(other.kind, d.kind)) < 0 {
+		return other
+	}
+	return d
 }
 
 // verdictDue returns when p, which is undecided, gets a verdict without ending.
