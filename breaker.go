@@ -45,6 +45,9 @@ type Breaker struct {
 	// inside a probe follows the probe's admission.
 	undelivered, probing atomic.Bool
 
+	// lane is where calls that arrive now pass without the lock; nil when they all need it. Written under mu.
+	lane atomic.Pointer[lane]
+
 	mu      sync.Mutex // guards the fields below
 	machine machine
 	queue   queue
@@ -161,7 +164,24 @@ func (b *Breaker) begin(ctx context.Context, p *Permit) (context.Context, error)
 // admit lets a call in. Listeners hear first of what fell due since the last look: one that panics must not take an admission
 // with it, whose permit nobody would hold.
 func (b *Breaker) admit(ctx context.Context, p *Permit) error {
-	parent := b.probeOf(ctx)
+	p.breaker, p.ctx = b, ctx
+	refusal, how := b.enter(&p.call)
+	if how == waiting {
+		b.acquire()
+		refusal, how = b.enter(&p.call)
+		b.mu.Unlock()
+	}
+	switch how {
+	case through:
+		return nil
+	case rejected:
+		return refusal
+	}
+	return b.admitLocked(p, b.probeOf(ctx))
+}
+
+// admitLocked is admit for calls that need the lock. parent is the probe inside which the caller already runs, if any.
+func (b *Breaker) admitLocked(p *Permit, parent *probe) error {
 	now := b.lock()
 	for b.machine.behind(now) {
 		b.machine.advance(now)
@@ -174,7 +194,7 @@ func (b *Breaker) admit(ctx context.Context, p *Permit) error {
 	if refusal != nil {
 		return refusal
 	}
-	p.breaker, p.ctx, p.call = b, ctx, c
+	p.call = c
 	return nil
 }
 
@@ -190,13 +210,31 @@ func (b *Breaker) probeOf(ctx context.Context) *probe {
 	return p
 }
 
-// lock takes the lock and reads the clock, once for all that happens under it.
-func (b *Breaker) lock() (now time.Duration) {
+// now reads the clock.
+func (b *Breaker) now() time.Duration { return time.Since(b.base) }
+
+// acquire takes mu. The lanes stay open.
+func (b *Breaker) acquire() {
+	if stepping {
+		yieldAt("lock")
+		for !b.mu.TryLock() {
+			blocked()
+		}
+		return
+	}
 	b.mu.Lock()
-	return time.Since(b.base)
 }
 
-// unlock queues what listeners shall hear and frees the lock.
+// lock takes the lock, so that nobody passes it, and reads the clock, once for all that happens under it.
+func (b *Breaker) lock() (now time.Duration) {
+	b.acquire()
+	b.machine.sealLanes()
+	now = b.now()
+	b.machine.collect(now)
+	return now
+}
+
+// unlock queues what listeners shall hear, opens the lanes as far as the machine allows, and frees the lock.
 func (b *Breaker) unlock() {
 	for _, e := range b.machine.outbox {
 		e.Breaker = b
@@ -209,6 +247,10 @@ func (b *Breaker) unlock() {
 	}
 	if probing := len(b.machine.probes) > 0; probing != b.probing.Load() {
 		b.probing.Store(probing)
+	}
+	if l := b.machine.openLanes(); l != b.lane.Load() {
+		yieldAt("store lane")
+		b.lane.Store(l)
 	}
 	b.mu.Unlock()
 }
@@ -225,8 +267,11 @@ func (b *Breaker) Config() Config {
 
 // State returns what a call arriving now would meet. It changes nothing and delivers no event.
 func (b *Breaker) State() State {
+	if s, known := b.passing(); known {
+		return s
+	}
 	now := b.lock()
-	defer b.mu.Unlock()
+	defer b.unlock()
 	return b.machine.seen(now).shown()
 }
 
@@ -253,7 +298,7 @@ func (b *Breaker) applyResolved(resolved Config) {
 // idle reports whether nothing would be lost with this breaker but the numbers of a closed one that nobody is calling.
 func (b *Breaker) idle() bool {
 	now := b.lock()
-	defer b.mu.Unlock()
+	defer b.unlock()
 	m := &b.machine
 	if m.totals.inFlight > 0 || m.state != StateClosed && len(m.probes) == 0 || m.hold != nil && m.hold.For == 0 {
 		return false // time alone will not change that: no need to look any closer

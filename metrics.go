@@ -63,7 +63,7 @@ type Transition struct {
 // Status returns a snapshot. It changes nothing and delivers no event.
 func (b *Breaker) Status() Status {
 	now := b.lock()
-	defer b.mu.Unlock()
+	defer b.unlock()
 	return b.machine.seen(now).status(now)
 }
 

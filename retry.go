@@ -149,7 +149,7 @@ func (b *Breaker) comeBack(asked time.Duration) time.Duration {
 		return min(asked, 10*time.Minute)
 	}
 	now := b.lock()
-	defer b.mu.Unlock()
+	defer b.unlock()
 	m := b.machine.seen(now)
 	switch m.shown() {
 	case StateOpen:
