@@ -112,14 +112,13 @@ func checkName(name string) error {
 // half-open one derived from it, by which a call inside it that asks b again joins the probe instead of being refused.
 func Execute[T any](ctx context.Context, b *Breaker, call func(context.Context) (T, error)) (T, error) {
 	var p Permit
-	inner, err := b.begin(ctx, &p)
-	if err != nil {
+	if err := b.begin(ctx, &p); err != nil {
 		var zero T
 		return zero, err
 	}
 	end := errDidNotReturn // unless call returns, whatever else it does
 	defer func() { p.end(end) }()
-	v, err := call(inner)
+	v, err := call(p.Context(ctx))
 	end = err
 	return v, err
 }
@@ -144,25 +143,21 @@ func (b *Breaker) Do(ctx context.Context, call func(context.Context) error) erro
 // A permit that is forgotten keeps a place in half-open until Config.ProbeTimeout after its last sign of life.
 func (b *Breaker) Acquire(ctx context.Context) (*Permit, error) {
 	p := new(Permit)
-	if _, err := b.begin(ctx, p); err != nil {
+	if err := b.begin(ctx, p); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-// begin admits a call and fills in its permit. The context is that for the call.
-func (b *Breaker) begin(ctx context.Context, p *Permit) (context.Context, error) {
+// begin admits a call, unless its context is done, and fills in its permit.
+func (b *Breaker) begin(ctx context.Context, p *Permit) error {
 	if err := ctx.Err(); err != nil {
-		return ctx, err
+		return err
 	}
-	if err := b.admit(ctx, p); err != nil {
-		return ctx, err
-	}
-	return p.Context(ctx), nil
+	return b.admit(ctx, p)
 }
 
-// admit lets a call in. Listeners hear first of what fell due since the last look: one that panics must not take an admission
-// with it, whose permit nobody would hold.
+// admit lets a call in or refuses it.
 func (b *Breaker) admit(ctx context.Context, p *Permit) error {
 	p.breaker, p.ctx = b, ctx
 	refusal, how := b.enter(&p.call)
@@ -180,7 +175,9 @@ func (b *Breaker) admit(ctx context.Context, p *Permit) error {
 	return b.admitLocked(p, b.probeOf(ctx))
 }
 
-// admitLocked is admit for calls that need the lock. parent is the probe inside which the caller already runs, if any.
+// admitLocked is admit for calls that need the lock. parent is the probe inside which the caller already runs, if any. Listeners
+// hear first of what fell due since the last look: one that panics must not take an admission with it, whose permit nobody would
+// hold.
 func (b *Breaker) admitLocked(p *Permit, parent *probe) error {
 	now := b.lock()
 	for b.machine.behind(now) {

@@ -64,6 +64,10 @@ func (p *Permit) Context(ctx context.Context) context.Context {
 	if p == nil || p.call.probe == nil {
 		return ctx
 	}
+	return p.inside(ctx)
+}
+
+func (p *Permit) inside(ctx context.Context) context.Context {
 	return context.WithValue(ctx, probeKey{p.breaker}, p.call.probe)
 }
 
@@ -71,10 +75,13 @@ func (p *Permit) Context(ctx context.Context) context.Context {
 func (p *Permit) end(err error) (v Verdict, first bool) {
 	if err == nil {
 		v = Verdict{Outcome: Success}
-		return v, p.settle(ending{Verdict: v})
+		return v, p.leave() || p.settle(ending{Verdict: v})
 	}
 	e := ending{Verdict: Verdict{Outcome: Failure}}
-	defer func() { v, first = e.Verdict, p.settle(e) }()
+	defer func() {
+		plain := e.Outcome == Success && e.OpenFor == 0
+		v, first = e.Verdict, plain && p.leave() || p.settle(e)
+	}()
 	if err == errDidNotReturn {
 		e.text = p.breaker.options.text(err)
 		return
@@ -88,9 +95,6 @@ func (p *Permit) end(err error) (v Verdict, first bool) {
 }
 
 func (p *Permit) settle(e ending) (first bool) {
-	if e.Outcome == Success && e.OpenFor == 0 && p.leave() {
-		return true
-	}
 	now := p.breaker.lock()
 	defer p.breaker.notify()
 	defer p.breaker.unlock()
@@ -102,11 +106,12 @@ func (p *Permit) leave() bool {
 	if p.progressed.Load() {
 		return false
 	}
-	how := p.breaker.leave(&p.call)
+	b, c := p.breaker, &p.call
+	how := b.leave(c)
 	if how == waiting {
-		p.breaker.acquire()
-		how = p.breaker.leave(&p.call)
-		p.breaker.mu.Unlock()
+		b.acquire()
+		how = b.leave(c)
+		b.mu.Unlock()
 	}
 	return how == through
 }

@@ -82,15 +82,21 @@ func (t *target[Req, Res]) ask(ctx context.Context, req Req, log *journal) (res 
 		} else {
 			res, v, err = t.attempt(ctx, req)
 		}
-		if isNilPointer(err) { // errors.Is would panic with it, here or in the caller's hands
-			err = fmt.Errorf("the call returned a nil %T as its error", err)
-		}
-		log.add(t.name, began, err)
+		err = t.note(log, began, err)
 		if n >= t.retries || !worthRetrying(v, err) || !pause(ctx, t.pauseAfter(v, backoff)) {
 			return res, v, err
 		}
 		backoff = plus(backoff, backoff)
 	}
+}
+
+// note enters an attempt in the journal and returns its error as others can use it.
+func (t *target[Req, Res]) note(log *journal, began time.Time, err error) error {
+	if isNilPointer(err) { // errors.Is would panic with it, here or in the caller's hands
+		err = fmt.Errorf("the call returned a nil %T as its error", err)
+	}
+	log.add(t.name, began, err)
+	return err
 }
 
 func worthRetrying(v Verdict, err error) bool {
