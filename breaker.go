@@ -22,7 +22,8 @@
 //	disabled     an operator admits every call
 //
 // All methods are safe for concurrent use. No lock is held while code of yours runs: the call itself, a [Classifier], a
-// listener. The package starts no goroutine; [Registry.Watch] blocks the one that calls it.
+// listener; and while it is closed and well, or open, most calls take none at all. The package starts no goroutine;
+// [Registry.Watch] blocks the one that calls it.
 package breaker
 
 import (
