@@ -113,12 +113,20 @@ func checkName(name string) error {
 // half-open one derived from it, by which a call inside it that asks b again joins the probe instead of being refused.
 func Execute[T any](ctx context.Context, b *Breaker, call func(context.Context) (T, error)) (T, error) {
 	var p Permit
-	if err := b.begin(ctx, &p); err != nil {
+	if err := ctx.Err(); err != nil {
+		var zero T
+		return zero, err
+	}
+	if err := b.admit(ctx, &p); err != nil {
 		var zero T
 		return zero, err
 	}
 	end := errDidNotReturn // unless call returns, whatever else it does
-	defer func() { p.end(end) }()
+	defer func() {
+		if end != nil || p.leave() != through {
+			p.end(end)
+		}
+	}()
 	v, err := call(p.Context(ctx))
 	end = err
 	return v, err
@@ -143,28 +151,23 @@ func (b *Breaker) Do(ctx context.Context, call func(context.Context) error) erro
 //
 // A permit that is forgotten keeps a place in half-open until Config.ProbeTimeout after its last sign of life.
 func (b *Breaker) Acquire(ctx context.Context) (*Permit, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	p := new(Permit)
-	if err := b.begin(ctx, p); err != nil {
+	if err := b.admit(ctx, p); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-// begin admits a call, unless its context is done, and fills in its permit.
-func (b *Breaker) begin(ctx context.Context, p *Permit) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return b.admit(ctx, p)
-}
-
-// admit lets a call in or refuses it.
+// admit lets a call in, and fills in its permit, or refuses it.
 func (b *Breaker) admit(ctx context.Context, p *Permit) error {
 	p.breaker, p.ctx = b, ctx
-	refusal, how := b.enter(&p.call)
+	refusal, how := p.enter()
 	if how == waiting {
 		b.acquire()
-		refusal, how = b.enter(&p.call)
+		refusal, how = p.enter()
 		b.mu.Unlock()
 	}
 	switch how {

@@ -96,16 +96,16 @@ const (
 	rejected
 )
 
-// enter lets c in without the lock, or refuses it.
-func (b *Breaker) enter(c *call) (*OpenError, passage) {
+// enter lets a call in without the lock, or refuses it.
+func (p *Permit) enter() (*OpenError, passage) {
 	yieldAt("load lane")
-	l := b.lane.Load()
+	l := p.breaker.lane.Load()
 	if l == nil {
 		return nil, byLock
 	}
 	var now time.Duration
 	if l.timed {
-		now = b.now()
+		now = p.breaker.now()
 	}
 	yieldAt("load look")
 	if int64(now) >= l.look.Load() {
@@ -118,7 +118,7 @@ func (b *Breaker) enter(c *call) (*OpenError, passage) {
 	if l.refusal != nil {
 		return l.refusal, rejected
 	}
-	c.period, c.start, c.lane, c.stripe = l.period, now, l, s
+	p.call.period, p.call.start, p.call.lane, p.call.stripe = l.period, now, l, s
 	return nil, through
 }
 
@@ -135,15 +135,19 @@ func (b *Breaker) passing() (s State, known bool) {
 	return l.state, int64(now) < l.look.Load()
 }
 
-// leave ends c, which has succeeded, without the lock.
-func (b *Breaker) leave(c *call) passage {
+// leave ends a call, which has succeeded, without the lock.
+func (p *Permit) leave() passage {
+	if p.progressed.Load() {
+		return byLock
+	}
+	c := &p.call
 	l := c.lane
 	if l == nil {
 		return byLock
 	}
 	var now time.Duration
 	if l.timed {
-		if now = b.now(); l.measured && now-c.start > l.slow {
+		if now = p.breaker.now(); l.measured && now-c.start > l.slow {
 			return byLock
 		}
 	}

@@ -75,12 +75,12 @@ func (p *Permit) inside(ctx context.Context) context.Context {
 func (p *Permit) end(err error) (v Verdict, first bool) {
 	if err == nil {
 		v = Verdict{Outcome: Success}
-		return v, p.leave() || p.settle(ending{Verdict: v})
+		return v, p.pass() || p.settle(ending{Verdict: v})
 	}
 	e := ending{Verdict: Verdict{Outcome: Failure}}
 	defer func() {
 		plain := e.Outcome == Success && e.OpenFor == 0
-		v, first = e.Verdict, plain && p.leave() || p.settle(e)
+		v, first = e.Verdict, plain && p.pass() || p.settle(e)
 	}()
 	if err == errDidNotReturn {
 		e.text = p.breaker.options.text(err)
@@ -101,17 +101,13 @@ func (p *Permit) settle(e ending) (first bool) {
 	return p.breaker.machine.settle(now, &p.call, e)
 }
 
-// leave settles a plain success without the lock, if that is possible.
-func (p *Permit) leave() bool {
-	if p.progressed.Load() {
-		return false
-	}
-	b, c := p.breaker, &p.call
-	how := b.leave(c)
+// pass settles a plain success past the lock, if that is possible.
+func (p *Permit) pass() bool {
+	how := p.leave()
 	if how == waiting {
-		b.acquire()
-		how = b.leave(c)
-		b.mu.Unlock()
+		p.breaker.acquire()
+		how = p.leave()
+		p.breaker.mu.Unlock()
 	}
 	return how == through
 }
