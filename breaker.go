@@ -113,13 +113,12 @@ func checkName(name string) error {
 // half-open one derived from it, by which a call inside it that asks b again joins the probe instead of being refused.
 func Execute[T any](ctx context.Context, b *Breaker, call func(context.Context) (T, error)) (T, error) {
 	var p Permit
+	var v T
 	if err := ctx.Err(); err != nil {
-		var zero T
-		return zero, err
+		return v, err
 	}
 	if err := b.admit(ctx, &p); err != nil {
-		var zero T
-		return zero, err
+		return v, err
 	}
 	end := errDidNotReturn // unless call returns, whatever else it does
 	defer func() {
@@ -127,7 +126,10 @@ func Execute[T any](ctx context.Context, b *Breaker, call func(context.Context) 
 			p.end(end)
 		}
 	}()
-	v, err := call(p.Context(ctx))
+	if p.call.probe != nil {
+		ctx = p.inside(ctx)
+	}
+	v, err := call(ctx)
 	end = err
 	return v, err
 }

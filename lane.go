@@ -112,7 +112,7 @@ func (p *Permit) enter() (*OpenError, passage) {
 		return nil, byLock
 	}
 	s := l.stripe()
-	if !l.count(&s.in, now) {
+	if !s.in.add(now) && !l.count(&s.in, now) {
 		return nil, waiting
 	}
 	if l.refusal != nil {
@@ -155,26 +155,28 @@ func (p *Permit) leave() passage {
 	if int64(now) >= l.look.Load() {
 		return byLock
 	}
-	if !l.count(&c.stripe.out, now) {
+	if !c.stripe.out.add(now) && !l.count(&c.stripe.out, now) {
 		return waiting
 	}
 	return through
 }
 
-// count counts one more in w, unless that is sealed or full.
+// add counts one more, unless the mark is sealed or full or another comes between.
+func (w *mark) add(now time.Duration) bool {
+	yieldAt("load mark")
+	was := w.Load()
+	latest, at := was&instants, uint64(now)&instants
+	if (at-latest)&instants < 1<<(instantBits-1) || was < markOne {
+		latest = at
+	}
+	yieldAt("swap mark")
+	return was < markFull && w.CompareAndSwap(was, was&^instants+markOne|latest)
+}
+
+// count is add for calls that meet others at w: it gives up only when that is sealed or full.
 func (l *lane) count(w *mark, now time.Duration) bool {
-	for {
-		yieldAt("load mark")
-		was := w.Load()
-		if was >= markFull {
-			return false
-		}
-		latest, at := was&instants, uint64(now)&instants
-		if was < markOne || (at-latest)&instants < 1<<(instantBits-1) {
-			latest = at
-		}
-		yieldAt("swap mark")
-		if w.CompareAndSwap(was, was&^instants+markOne|latest) {
+	for w.Load() < markFull {
+		if w.add(now) {
 			return true
 		}
 		if len(l.stripes) < maxStripes {
@@ -182,6 +184,7 @@ func (l *lane) count(w *mark, now time.Duration) bool {
 			l.look.Store(0)
 		}
 	}
+	return false
 }
 
 // stripe chooses one by the caller's stack: goroutines have different ones, and a core uses those of the goroutines that ended

@@ -129,7 +129,13 @@ func (t *target[Req, Res]) attempt(ctx context.Context, req Req) (res Res, v Ver
 		return res, v, err
 	}
 	end := errDidNotReturn
-	defer func() { v, _ = p.end(end) }()
+	defer func() {
+		if end == nil && p.leave() == through {
+			v.Outcome = Success
+			return
+		}
+		v, _ = p.end(end)
+	}()
 	res, err = t.call(p.Context(ctx), req)
 	end = err
 	return res, v, err
