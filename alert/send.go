@@ -46,7 +46,7 @@ const httpLimit = 10 * time.Second // for one attempt, the answer included
 func newHTTPClient(o *options) (client *http.Client, clean func()) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = o.tls.Clone()
-	transport.MaxIdleConnsPerHost = 1
+	transport.DisableKeepAlives = true // messages are rare, and net/http's log shows what a server says on an idle connection
 	client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return client, transport.CloseIdleConnections
 }
