@@ -263,6 +263,22 @@ func (a *Alerter) finish(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// Test sends every channel a message that says it is a test, whatever its severity_filter, past its queue and once. At PagerDuty it
+// triggers an incident and resolves it. The error says which channels did not take it.
+func (a *Alerter) Test(ctx context.Context) error {
+	var errs []error
+	for _, c := range a.channels {
+		test := a.blank(eventTest, "test")
+		test.Since = time.Now()
+		test.DedupKey += "/" + test.ID // apart from every other
+		test.Why = "a test"
+		if err := c.attempt(ctx, &delivery{alert: test, queued: test.Since}); err != nil {
+			errs = append(errs, fmt.Errorf("alert: %s: %s", c.name, c.scrub(err.Error())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Stats says what became of the messages.
 type Stats struct {
 	Incidents int            `json:"incidents"` // going on now

@@ -19,6 +19,7 @@ func newSenders(cfg breaker.Alerts, o *options) (all []namedSender, clean func()
 	}
 	o.smtp = breaker.AlertSMTP{} // from here on only the sender knows the password
 	var errs []error
+	var secrets []string
 	for i, c := range cfg.Channels {
 		s := namedSender{name: channelName(cfg.Channels, i), kind: c.Type, limit: httpLimit}
 		c, err := c.Resolve(nil)
@@ -28,12 +29,25 @@ func newSenders(cfg breaker.Alerts, o *options) (all []namedSender, clean func()
 		if err == nil {
 			err = s.build(c, server, client, o)
 		}
+		secrets = append(secrets, secretsOf(c)...)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("alert: channel %s: %w", s.name, err))
 		}
 		all = append(all, s)
 	}
+	if resolved, err := server.Resolve(nil); err == nil {
+		secrets = append(secrets, mailSecrets(resolved)...)
+	}
+	for i, scrub := 0, scrubber(secrets...); i < len(all); i++ { // one for all: two channels may share a receiver
+		all[i].scrub = scrub
+	}
 	return all, clean, errors.Join(errs...)
+}
+
+// secretsOf returns what of a channel nobody may see.
+func secretsOf(c breaker.AlertChannel) []string {
+	all := []string{string(c.IntegrationKey), string(c.Secret)}
+	return append(append(all, urlSecrets(string(c.WebhookURL))...), urlSecrets(string(c.URL))...)
 }
 
 // channelName is the channel's type, with a number where there are several of it.
@@ -78,18 +92,17 @@ func (s *namedSender) build(c breaker.AlertChannel, server breaker.AlertSMTP, cl
 	switch c.Type {
 	case "slack":
 		url, err := target("webhook_url", c.WebhookURL)
-		s.sender, s.scrub = &slack{client, url}, scrubber(nil, []string{url})
+		s.sender = &slack{client, url}
 		return err
 	case "webhook":
 		url, err := target("url", c.URL)
-		s.sender, s.scrub = &webhook{client, url, []byte(c.Secret)}, scrubber([]string{string(c.Secret)}, []string{url})
+		s.sender = &webhook{client, url, []byte(c.Secret)}
 		return err
 	case "pagerduty":
 		if c.IntegrationKey == "" {
 			return errors.New("integration_key: want the key of an Events API v2 integration")
 		}
-		s.sender, s.scrub = &pagerDuty{client, o.pagerDutyURL, string(c.IntegrationKey)}, scrubber([]string{string(c.IntegrationKey)}, nil)
-		s.repeats = true
+		s.sender, s.repeats = &pagerDuty{client, o.pagerDutyURL, string(c.IntegrationKey)}, true
 		return nil
 	case "email":
 		return s.buildEmail(c, server, o)
@@ -107,7 +120,6 @@ func (s *namedSender) buildEmail(c breaker.AlertChannel, server breaker.AlertSMT
 	}
 	e, err := newEmail(c.Recipients, server, o.tls)
 	s.sender, s.limit = e, mailLimit
-	s.scrub = scrubber(mailSecrets(server), nil)
 	return err
 }
 

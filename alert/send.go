@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -87,7 +89,7 @@ func judge(answer *http.Response, body string) error {
 	if name := http.StatusText(code); name != "" {
 		text += " " + name
 	}
-	if said := cut(plain(strings.TrimSpace(body)), 200); said != "" {
+	if said := strings.TrimSpace(body); said != "" { // not cut here: half a secret is not recognised
 		text += ": " + said
 	}
 	switch {
@@ -121,33 +123,33 @@ func encode(v any) ([]byte, error) {
 	return bytes.TrimSpace(out.Bytes()), nil
 }
 
-// scrubber returns a function that takes secrets out of a text, whichever way a receiver or a library may quote them.
-func scrubber(secrets []string, urls []string) func(string) string {
-	var pairs []string
-	hide := func(s string) {
-		if len(s) > 1 {
-			pairs = append(pairs, s, "[redacted]")
-		}
-	}
-	for _, text := range urls { // the whole first: a Replacer tries its pairs in order
-		hide(text)
-	}
-	for _, text := range urls {
-		if u, err := url.Parse(text); err == nil {
-			hide(u.RequestURI())
-			hide(u.Path)
-			hide(u.EscapedPath())
-			hide(u.RawQuery)
-			if p, ok := u.User.Password(); ok {
-				hide(p)
-			}
-		}
-	}
+// maxErrorText is how much of an error is shown.
+const maxErrorText = 400
+
+// scrubber returns a function that makes an error's text fit to be shown: one line, not long, and without the secrets, whichever
+// way a receiver or a library may quote them.
+func scrubber(secrets ...string) func(string) string {
+	var forms []string
 	for _, s := range secrets {
-		hide(s)
-		hide(url.QueryEscape(s))
-		hide(url.PathEscape(s))
+		inJSON, _ := json.Marshal(s)
+		forms = append(forms, s, strings.Trim(string(inJSON), `"`), strings.Trim(strconv.Quote(s), `"`), html.EscapeString(s), url.QueryEscape(s), url.PathEscape(s))
+	}
+	forms = slices.DeleteFunc(forms, func(s string) bool { return len(s) < 2 }) // "/" is the path of many a URL
+	slices.SortStableFunc(forms, func(a, b string) int { return len(b) - len(a) })
+	var pairs []string
+	for _, form := range forms { // the longest first: a Replacer tries its pairs in order
+		pairs = append(pairs, form, "[redacted]")
 	}
 	replace := strings.NewReplacer(pairs...)
-	return func(text string) string { return replace.Replace(text) }
+	return func(text string) string { return cut(plain(replace.Replace(text)), maxErrorText) }
+}
+
+// urlSecrets are the parts of a URL that may be one: all but scheme and host.
+func urlSecrets(text string) []string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return []string{text}
+	}
+	password, _ := u.User.Password()
+	return []string{text, u.RequestURI(), u.EscapedPath(), u.Path, u.RawQuery, password}
 }
