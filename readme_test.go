@@ -38,9 +38,9 @@ func blocks(t *testing.T, language string) (found []string) {
 }
 
 // TestREADMECodeIsCompiled wants every Go block to stand, line by line, in a file that the tests compile: the examples of this
-// package, whose output is checked too, or a program of examples/.
+// package or of alert, whose output is checked too, or a program of examples/.
 func TestREADMECodeIsCompiled(t *testing.T) {
-	files := []string{"example_test.go"}
+	files := []string{"example_test.go", "alert/example_test.go"}
 	_ = filepath.WalkDir("examples", func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, ".go") {
 			files = append(files, path)

@@ -16,7 +16,7 @@ func TestTheSpecifiedFileWorksUnchanged(t *testing.T) {
 	file, err := breaker.LoadFile(specification)
 	require.NoError(t, err)
 	_, err = New(file.Alerts)
-	require.ErrorContains(t, err, "alert: channel slack: breaker: alerts: slack channel: webhook_url: the variable SLACK_WEBHOOK_URL is unset or empty")
+	require.ErrorContains(t, err, "alert: channel slack: webhook_url: the variable SLACK_WEBHOOK_URL is unset or empty")
 	require.ErrorContains(t, err, "PAGERDUTY_KEY")
 	require.ErrorContains(t, err, "alert: channel email: no mail server: set alerts.smtp in the file, or pass WithSMTP")
 
@@ -77,7 +77,7 @@ func TestTheMailServersVariablesAreResolved(t *testing.T) {
 	require.Equal(t, []string{"<a@example.com>", "<b@example.com>"}, e.recipients, "nobody twice")
 
 	_, err = New(breaker.Alerts{Channels: channels}, WithSMTP(breaker.AlertSMTP{Host: "h", From: "a@example.com", Password: "${BREAKER_TEST_NONE}"}))
-	require.ErrorContains(t, err, "alert: channel email: breaker: alerts: smtp: password: the variable BREAKER_TEST_NONE is unset")
+	require.ErrorContains(t, err, "alert: channel email: smtp: password: the variable BREAKER_TEST_NONE is unset")
 }
 
 func TestWithoutChannelsNothingIsTold(t *testing.T) {

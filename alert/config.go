@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/mail"
 	"slices"
+	"strings"
 
 	"github.com/failfast-go/breaker"
 )
@@ -21,7 +22,8 @@ func newSenders(cfg breaker.Alerts, o *options) (all []namedSender, clean func()
 	var errs []error
 	var secrets []string
 	for i, c := range cfg.Channels {
-		s := namedSender{name: channelName(cfg.Channels, i), kind: c.Type, limit: httpLimit}
+		kind := c.Type
+		s := namedSender{name: channelName(cfg.Channels, i), kind: kind, limit: httpLimit}
 		c, err := c.Resolve(nil)
 		if err == nil {
 			s.takes, err = takes(c.SeverityFilter)
@@ -31,7 +33,8 @@ func newSenders(cfg breaker.Alerts, o *options) (all []namedSender, clean func()
 		}
 		secrets = append(secrets, secretsOf(c)...)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("alert: channel %s: %w", s.name, err))
+			said := strings.NewReplacer("breaker: alerts: "+kind+" channel: ", "", "breaker: alerts: ", "").Replace(err.Error())
+			errs = append(errs, fmt.Errorf("alert: channel %s: %s", s.name, said))
 		}
 		all = append(all, s)
 	}

@@ -203,7 +203,7 @@ func TestServersThatDoNotSpeakAreToldApart(t *testing.T) {
 	for what, target := range map[string]string{
 		"no answer within": listen(func(net.Conn) {}),
 		"refused":          gone.URL + "/hunter2-path",
-		"EOF|reset":        listen(func(c net.Conn) { c.Close() }),
+		"EOF|reset|closed": listen(func(c net.Conn) { c.Close() }),
 		"malformed HTTP": listen(func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 1))
 			fmt.Fprint(c, "POST /hunter2-path is what I got\r\n\r\n")

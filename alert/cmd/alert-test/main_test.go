@@ -33,7 +33,7 @@ func TestEachChannelIsTestedByItself(t *testing.T) {
 
 	out.Reset()
 	require.EqualError(t, run(t.Context(), []string{"-file", specification}, &out), "2 of 3 channels did not take the test")
-	require.Contains(t, out.String(), "1 slack     sent\n2 pagerduty not sent: alert: channel pagerduty: breaker: alerts: pagerduty channel: integration_key: the variable PAGERDUTY_KEY is unset")
+	require.Contains(t, out.String(), "1 slack     sent\n2 pagerduty not sent: alert: channel pagerduty: integration_key: the variable PAGERDUTY_KEY is unset")
 	require.Contains(t, out.String(), "3 email     not sent: alert: channel email: no mail server")
 
 	t.Setenv("PAGERDUTY_KEY", "hunter2")
