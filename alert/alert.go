@@ -49,6 +49,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -312,11 +313,12 @@ func (a *Alerter) Stats() Stats {
 
 // String names the channels.
 func (a *Alerter) String() string {
-	text := "alert.Alerter"
+	var text strings.Builder
+	text.WriteString("alert.Alerter")
 	for _, c := range a.channels {
-		text += " " + c.name
+		text.WriteString(" " + c.name)
 	}
-	return text
+	return text.String()
 }
 
 // Format writes String, whatever the verb: fmt would otherwise show what the fields hold.

@@ -277,6 +277,14 @@ func TestTheLogSaysThatAChannelFailsAndThatItWorksAgain(t *testing.T) {
 		}
 		require.Equal(t, []string{"warn alert channel fails: its messages wait", "info alert channel works again"}, lines)
 		require.EqualValues(t, 9, logs.FilterLevelExact(zapcore.InfoLevel).All()[0].ContextMap()["waiting"])
+
+		to.switchTo(down)
+		c.offer(opened("x"))
+		settled(1200 * time.Millisecond)
+		require.Equal(t, 3, logs.FilterLevelExact(zapcore.WarnLevel).Len()+logs.FilterLevelExact(zapcore.InfoLevel).Len(), "a second outage is news again")
+		to.switchTo(nil)
+		settled(2400 * time.Millisecond)
+		require.Contains(t, to.told(), "opened x", "and begins with short pauses")
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -171,7 +172,7 @@ func (m sentMail) parts(t *testing.T) (header mail.Header, bodies map[string]str
 	bodies = map[string]string{}
 	for reader := multipart.NewReader(parsed.Body, parameters["boundary"]); ; {
 		part, err := reader.NextRawPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return parsed.Header, bodies
 		}
 		require.NoError(t, err)

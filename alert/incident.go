@@ -25,7 +25,7 @@ type incident struct {
 	breaker  *breaker.Breaker
 	since    time.Time // its first opening
 	openings int
-	trip     *breaker.Trip             // of the last opening
+	trip     *breaker.Trip             // of the last opening; never nil
 	risk     breaker.Risk              // at the last opening
 	severity breaker.RiskLevel         // the highest so far
 	refused  int                       // the breaker's count at the first opening

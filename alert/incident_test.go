@@ -110,6 +110,12 @@ func TestAnIncidentLastsFromItsFirstOpeningToARecoveryThatHolds(t *testing.T) {
 	}
 }
 
+func TestAnIncidentStaysAsSevereAsItWas(t *testing.T) {
+	onlyHigh := &tracker{quiet: time.Minute, takes: []levels{1 << breaker.RiskHigh}, open: map[subject]*incident{}}
+	require.Empty(t, onlyHigh.play("x", step{do: "opens critical"}))
+	require.Empty(t, onlyHigh.play("x", step{do: "opens"}), "an opening later it is no less critical")
+}
+
 func TestAThousandOpeningsOfOneIncidentAreCounted(t *testing.T) {
 	tr := trackerFor3()
 	var all []notice

@@ -45,12 +45,10 @@ type Alert struct {
 func (w *watcher) compose(now time.Time, n notice) Alert {
 	in := n.about
 	a := w.alerter.blank(n.event, in.name)
-	a.Severity, a.Since, a.Openings, a.Trip, a.Risk = n.severity, in.since, in.openings, in.trip, in.risk
+	a.Severity, a.Since, a.Openings, a.Risk = n.severity, in.since, in.openings, in.risk
+	a.Trip, a.Why = in.trip, in.trip.String()
 	a.Status = in.breaker.Status()
 	a.Refused = max(0, a.Status.Metrics.RejectedCalls-in.refused) // a new breaker of that name counts from 0
-	if in.trip != nil {
-		a.Why = in.trip.String()
-	}
 	if n.event == eventRecovered {
 		a.RecoveredAt = in.closedAt
 	} else if s := a.Status; s.State == breaker.StateOpen && s.RetryAfterSeconds != nil {

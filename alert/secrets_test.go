@@ -65,7 +65,7 @@ func printed(a *Alerter) string {
 	slog.New(slog.NewTextHandler(&out, nil)).Info("x", "a", a)
 	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "a", a)
 	zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&out), zap.DebugLevel)).Info("x", zap.Any("a", a), zap.Reflect("b", a))
-	_ = json.NewEncoder(&out).Encode(a)
+	_ = json.NewEncoder(&out).Encode(map[string]any{"a": a})
 	_ = json.NewEncoder(&out).Encode(a.Stats())
 	return out.String()
 }
@@ -115,6 +115,13 @@ func TestSecretsAreInNoErrorOfAConnection(t *testing.T) {
 	require.ErrorContains(t, err, "alert: email: ")
 	require.ErrorContains(t, err, "alert: slack: ")
 	requireNoSecret(t, fmt.Sprintf("%v %+v %#v", err, err, err))
+}
+
+func TestHoweverAnAlerterIsPrintedItOnlyNamesItsChannels(t *testing.T) {
+	a := newAlerter(t, []breaker.AlertChannel{{Type: "pagerduty", IntegrationKey: "a"}, {Type: "pagerduty", IntegrationKey: "b"}})
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%t"} {
+		require.Equal(t, "alert.Alerter pagerduty-1 pagerduty-2", fmt.Sprintf(verb, a))
+	}
 }
 
 func TestALongAnswerIsCutAfterItWasScrubbed(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"net/url"
@@ -59,9 +60,7 @@ func post(ctx context.Context, client *http.Client, target string, body []byte, 
 	if err != nil {
 		return &refusal{text: "the URL cannot be used"}
 	}
-	for key, values := range header {
-		r.Header[key] = values
-	}
+	maps.Copy(r.Header, header)
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("User-Agent", "breaker-alert/1")
 	answer, err := client.Do(r)

@@ -133,11 +133,7 @@ func (w *watcher) heed(now time.Time, s subject, n *news) {
 	}
 	if n.openings > 0 {
 		status := n.breaker.Status()
-		trip := n.trip
-		if trip == nil { // released from a hold: the trip lies behind it
-			trip = status.Trip
-		}
-		w.send(now, w.opened(now, s, opening{breaker: n.breaker, at: n.openedAt, count: n.openings, trip: trip,
+		w.send(now, w.opened(now, s, opening{breaker: n.breaker, at: n.openedAt, count: n.openings, trip: n.trip,
 			risk: breaker.Assess(status, w.alerter.thresholds), refused: status.Metrics.RejectedCalls}))
 	}
 	if !n.closedAt.IsZero() {

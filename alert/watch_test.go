@@ -237,6 +237,30 @@ func TestOnlyAChannelThatAsksForItIsToldAgain(t *testing.T) {
 	})
 }
 
+func TestAnOpeningThatFoundNoPlaceIsToldWithTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		to := &receiver{block: make(chan struct{})}
+		o := testOptions()
+		o.queue = 1
+		a := start(o, []namedSender{named("fake", to)}, func() {})
+		defer mustClose(t, a)
+		r := registryOf(t, "x", "y")
+		a.Watch(r)
+		fail(r.Breaker("x"))
+		settled(0)
+		fail(r.Breaker("y"))
+		settled(1)
+		require.EqualValues(t, 1, a.Stats().Channels[0].Dropped)
+		close(to.block)
+		settled(time.Second)
+		require.Equal(t, []string{"opened x"}, to.told())
+		fail(r.Breaker("y"))
+		settled(0)
+		require.Equal(t, 2, to.got[0].Openings)
+		require.Equal(t, []string{"opened y"}, to.told())
+	})
+}
+
 func TestTwoRegistriesMayHaveABreakerOfTheSameName(t *testing.T) {
 	watching(t, func(t *testing.T, r *breaker.Registry, a *Alerter, to *receiver) {
 		other := registryOf(t, "x")
