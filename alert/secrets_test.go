@@ -36,7 +36,7 @@ const (
 func quoting(code int) func(int, http.ResponseWriter, *http.Request) {
 	return func(_ int, w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(code)
-		quoted, _ := json.Marshal(pagerDutySecret)
+		quoted, _ := json.Marshal("the key is " + pagerDutySecret + ".")
 		fmt.Fprintf(w, "%s %s %s %q %s %q %q", r.URL, r.URL.Path, r.RequestURI, pagerDutySecret, quoted, hookSecret, pagerDutySecret)
 	}
 }

@@ -82,7 +82,9 @@ func TestOpeningsThatNobodyHadTimeToSeeAreCounted(t *testing.T) {
 			r.Breaker("x").Trip("")
 			r.Breaker("x").Reset("")
 		}
-		r.Breaker("y").Trip("by hand")
+		r.Breaker("y").Trip("")
+		r.Breaker("y").Reset("")
+		r.Breaker("y").Trip("and it stays so")
 		settled(2 * time.Minute)
 		require.ElementsMatch(t, []string{"opened x", "opened y", "recovered x"}, to.told())
 	})
