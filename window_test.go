@@ -169,6 +169,27 @@ func TestAWindowOfCallsForgetsTheOldest(t *testing.T) {
 	}
 }
 
+func TestAResizedWindowOfCallsKeepsTheOrder(t *testing.T) {
+	for _, size := range []int{64, 65, 200} {
+		for _, n := range []int{size - 1, size, size + 30, 3 * size} {
+			from, to := Config{WindowCalls: size}, Config{WindowCalls: 2 * size}
+			w := newTally(&from)
+			var list []entry
+			for i := range n {
+				list = append(list, entry{0, i*i%7 < 3})
+				w.add(0, 1, list[i].marked)
+			}
+			list = list[max(0, n-size):]
+			w = w.resized(&to, 0)
+			for i := range 2 * size {
+				requireTally(t, list, &to, &w, 0)
+				list = append(list, entry{0, i%3 == 0})
+				w.add(0, 1, i%3 == 0)
+			}
+		}
+	}
+}
+
 // However many calls are in flight, and however they are spread, a breaker keeps as many groups of them as fit SlowCallDuration.
 func TestCallsInFlightTakeBoundedMemory(t *testing.T) {
 	cfg, err := Config{SlowCallDuration: time.Second, SlowCallRateThreshold: Off}.resolve()
