@@ -145,3 +145,31 @@ func TestTheSlowRuleIsOnOnceADurationIsSet(t *testing.T) {
 	require.NoError(t, b.Apply(cfg))
 	require.InDelta(t, 0.8, b.Config().SlowCallRateThreshold, 0)
 }
+
+func TestWhichKeysTakeOffAndZero(t *testing.T) {
+	off := map[string]bool{"failure_threshold": true, "failure_rate_threshold": true, "slow_call_duration_threshold": true,
+		"slow_call_rate_threshold": true, "timeout_jitter": true, "max_retry_after_seconds": true}
+	zero := map[string]bool{"timeout_jitter": true, "ramp_up_seconds": true}
+	for _, key := range []string{"failure_threshold", "failure_rate_threshold", "slow_call_duration_threshold", "slow_call_rate_threshold",
+		"minimum_calls", "window_calls", "window_seconds", "timeout_seconds", "max_timeout_seconds", "timeout_jitter", "half_open_max_calls",
+		"success_threshold", "probe_timeout_seconds", "max_retry_after_seconds", "ramp_up_seconds"} {
+		for value, allowed := range map[string]bool{"off": off[key], "0": zero[key]} {
+			_, err := breaker.ParseFile([]byte("circuit_breaker: {default: {" + key + ": " + value + "}}"))
+			require.Equal(t, allowed, err == nil, "%s: %s", key, value)
+			if !allowed {
+				require.ErrorContains(t, err, key+": "+value)
+			}
+		}
+	}
+}
+
+func TestPlainNumbersCountTheUnitOfTheKey(t *testing.T) {
+	f, err := breaker.ParseFile([]byte(`circuit_breaker: {default: {slow_call_duration_threshold: 1, timeout_seconds: 1, max_timeout_seconds: 2, probe_timeout_seconds: 3,
+		max_retry_after_seconds: 4, ramp_up_seconds: 5}, services: {a: {window_seconds: 1}, b: {window_seconds: 86400}, c: {window_calls: 1}}}`))
+	require.NoError(t, err)
+	require.Equal(t, breaker.Config{SlowCallDuration: time.Millisecond, OpenTimeout: time.Second, MaxOpenTimeout: 2 * time.Second,
+		ProbeTimeout: 3 * time.Second, MaxRetryAfter: 4 * time.Second, RampUp: 5 * time.Second}, f.Breakers.Default)
+	require.Equal(t, time.Second, f.Breakers.Services["a"].WindowDuration)
+	require.Equal(t, 24*time.Hour, f.Breakers.Services["b"].WindowDuration)
+	require.Equal(t, 1, f.Breakers.Services["c"].WindowCalls)
+}
