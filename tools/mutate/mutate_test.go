@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -175,12 +176,19 @@ func TestTestsThatFailAnywayAreAnError(t *testing.T) {
 	}
 }
 
-func TestAnEquivalentMutantNeedsAReason(t *testing.T) {
+func TestEquivalentMutantsNeedAReason(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "equivalent.txt")
-	if err := os.WriteFile(path, []byte("a.go f: x\na.go g: y\n\tbecause\n"), 0o600); err != nil {
-		t.Fatal(err)
+	read := func(text string) (map[string]string, error) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return readEquivalent(path)
 	}
-	if _, err := readEquivalent(path); err == nil || !strings.Contains(err.Error(), "a.go f") {
+	got, err := read("# why\na.go f: x\na.go g: y\n\tbecause\n\tof this\n\na.go h: z\n\tsince\n")
+	if want := map[string]string{"a.go f: x": "because of this ", "a.go g: y": "because of this ", "a.go h: z": "since "}; err != nil || !maps.Equal(got, want) {
+		t.Errorf("%q %v", got, err)
+	}
+	if _, err := read("a.go f: x\n\tbecause\na.go g: y\n"); err == nil || !strings.Contains(err.Error(), "a.go g") {
 		t.Errorf("%v", err)
 	}
 }

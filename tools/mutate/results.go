@@ -228,7 +228,7 @@ func (r *results) report(out io.Writer, p *sources, equivalent map[string]string
 	return total.score()
 }
 
-// readEquivalent reads the mutants that behave like the code: a line with the ID, then indented lines that say why.
+// readEquivalent reads the mutants that behave like the code: lines with their IDs, then indented lines that say why.
 func readEquivalent(path string) (map[string]string, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -238,21 +238,25 @@ func readEquivalent(path string) (map[string]string, error) {
 		return nil, err
 	}
 	reasons := map[string]string{}
-	id := ""
+	var ids []string // that share the reason being read
+	reason := false  // the line before was one
 	for line := range strings.Lines(string(text)) {
 		switch trimmed := strings.TrimSpace(line); {
 		case trimmed == "" || line[0] == '#':
 		case line[0] == ' ' || line[0] == '\t':
-			reasons[id] += trimmed + " "
-		default:
-			if id != "" && reasons[id] == "" {
-				return nil, fmt.Errorf("%s: no reason for %s", path, id)
+			for _, id := range ids {
+				reasons[id] += trimmed + " "
 			}
-			id = trimmed
+			reason = true
+		default:
+			if reason {
+				ids, reason = nil, false
+			}
+			ids = append(ids, trimmed)
 		}
 	}
-	if id != "" && reasons[id] == "" {
-		return nil, fmt.Errorf("%s: no reason for %s", path, id)
+	if len(ids) > 0 && !reason {
+		return nil, fmt.Errorf("%s: no reason for %s", path, strings.Join(ids, ", "))
 	}
 	return reasons, nil
 }
