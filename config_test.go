@@ -89,7 +89,7 @@ func TestOneErrorListsRangesAndContradictions(t *testing.T) {
 func TestBoundsAreAllowed(t *testing.T) {
 	for _, cfg := range []breaker.Config{
 		{FailureRateThreshold: 1}, {FailureRateThreshold: math.SmallestNonzeroFloat64}, {WindowDuration: time.Second}, {WindowDuration: 24 * time.Hour},
-		{WindowCalls: 1}, {WindowCalls: 1_000_000}, {MinimumCalls: 10, WindowCalls: 10}, {OpenTimeout: 1, MaxOpenTimeout: 1}, {OpenTimeoutJitter: math.Nextafter(1, 0)},
+		{WindowCalls: 1}, {WindowCalls: 1_000_000}, {MinimumCalls: 10, WindowCalls: 10}, {MinimumCalls: 1_000_000}, {OpenTimeout: 1, MaxOpenTimeout: 1}, {OpenTimeoutJitter: math.Nextafter(1, 0)},
 		{ProbeTimeout: 6, SlowCallDuration: 5}, {SlowCallDuration: math.MaxInt64 - 1}, {MinimumCalls: math.MaxInt, WindowDuration: time.Second}, {SlowCallRateThreshold: breaker.Off},
 		{FailureThreshold: breaker.Off, FailureRateThreshold: breaker.Off, SlowCallDuration: breaker.Off, OpenTimeoutJitter: breaker.Off, MaxRetryAfter: breaker.Off},
 	} {
@@ -113,6 +113,10 @@ func TestConfigJSONShowsDurationsExactly(t *testing.T) {
 	require.JSONEq(t, `{"failure_threshold":"off","timeout_seconds":1.5,"max_retry_after_seconds":"off"}`, string(text))
 	_, err = json.Marshal(breaker.Config{FailureRateThreshold: math.NaN()})
 	require.ErrorContains(t, err, "failure_rate_threshold is NaN")
+	for _, sign := range []int{-1, 1} {
+		_, err = json.Marshal(breaker.Config{FailureRateThreshold: math.Inf(sign)})
+		require.ErrorContains(t, err, "Inf, want a fraction > 0 and <= 1, or off")
+	}
 }
 
 func TestNames(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -251,4 +252,15 @@ func TestOnlyMonotonicDifferencesAnywhere(t *testing.T) {
 		})
 	}
 	require.Equal(t, []string{"breaker.go Now", "breaker.go Since", "errors.go Until"}, reads)
+}
+
+func TestTheFarFutureIsNever(t *testing.T) {
+	never := time.Duration(math.MaxInt64)
+	require.Equal(t, never, plus(never, 1))
+	require.Equal(t, never, plus(never-5, 6))
+	require.Equal(t, never-1, plus(never-5, 4))
+	cfg := Config{OpenTimeout: never, MaxOpenTimeout: never, OpenTimeoutJitter: math.Nextafter(1, 0)}
+	require.Equal(t, never, cfg.openFor(100, math.Nextafter(1, 0)))
+	cfg.OpenTimeout = never/2 + 1
+	require.Equal(t, never, cfg.openFor(1, 0))
 }
