@@ -31,7 +31,6 @@ type sender interface {
 type namedSender struct {
 	sender
 	name    string
-	kind    string // the channel's type
 	takes   levels
 	repeats bool // it wants to hear again of incidents that go on
 	limit   time.Duration

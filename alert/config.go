@@ -23,7 +23,7 @@ func newSenders(cfg breaker.Alerts, o *options) (all []namedSender, clean func()
 	var secrets []string
 	for i, c := range cfg.Channels {
 		kind := c.Type
-		s := namedSender{name: channelName(cfg.Channels, i), kind: kind, limit: httpLimit}
+		s := namedSender{name: channelName(cfg.Channels, i), limit: httpLimit}
 		c, err := c.Resolve(nil)
 		if err == nil {
 			s.takes, err = takes(c.SeverityFilter)

@@ -81,7 +81,7 @@ func (r *receiver) switchTo(answer func(int, *delivery) error) {
 func down(int, *delivery) error { return errors.New("connection refused") }
 
 func named(name string, s sender) namedSender {
-	return namedSender{sender: s, name: name, kind: name, takes: allLevels, limit: 10 * time.Second, scrub: func(s string) string { return s }}
+	return namedSender{sender: s, name: name, takes: allLevels, limit: 10 * time.Second, scrub: func(s string) string { return s }}
 }
 
 func testOptions() options {
