@@ -1,0 +1,116 @@
+package speed
+
+import (
+	"context"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	ours "github.com/failfast-go/breaker"
+)
+
+func echo(_ context.Context, n int) (int, error) { return n, nil }
+
+// held returns by how many bytes the heap grows through f, which returns what shall live on.
+func held(f func() any) float64 {
+	var before, after runtime.MemStats
+	collect(&before)
+	kept := f()
+	collect(&after)
+	runtime.KeepAlive(kept)
+	return float64(after.HeapAlloc) - float64(before.HeapAlloc)
+}
+
+func collect(m *runtime.MemStats) {
+	for range 3 { // finalizers and pools take more than one cycle
+		runtime.GC()
+	}
+	runtime.ReadMemStats(m)
+}
+
+// breakerBytes is what a default breaker holds that has opened once.
+func breakerBytes() float64 {
+	const n = 1000
+	return held(func() any {
+		all := make([]*ours.Breaker, n)
+		for i := range all {
+			all[i] = ours.Must(ours.New("x", ours.Config{}))
+			for range 5 {
+				_ = all[i].Do(bg, func(context.Context) error { return errDown })
+			}
+		}
+		return all
+	}) / n
+}
+
+// windowBits is what each call of a million-call window holds.
+func windowBits() float64 {
+	const n = 1_000_000
+	of := func(calls int) float64 {
+		return held(func() any {
+			b := newOurs(ours.Config{WindowCalls: calls}, closed)
+			call := mix(1)
+			for i := range n {
+				_ = b.Do(bg, call.ctxErr[i%100])
+			}
+			return b
+		})
+	}
+	return 8 * (of(n) - of(100)) / (n - 100)
+}
+
+func BenchmarkMemory(b *testing.B) {
+	for _, m := range []struct {
+		name, unit string
+		measure    func() float64
+	}{
+		{"breaker", "B/breaker", breakerBytes},
+		{"window", "bits/call", windowBits},
+	} {
+		b.Run("of="+m.name, func(b *testing.B) {
+			var found float64
+			for b.Loop() {
+				found = m.measure()
+			}
+			b.ReportMetric(found, m.unit)
+		})
+	}
+}
+
+// TestNothingIsAllocated: exact, so no noise can hide a regression or fake one.
+func TestNothingIsAllocated(t *testing.T) {
+	c := mix(0)
+	r, err := ours.NewRegistry(ours.RegistryConfig{})
+	require.NoError(t, err)
+	r.Breaker("known")
+	for _, cfg := range []struct {
+		name string
+		cfg  ours.Config
+	}{
+		{"slow rule on", ours.Config{SlowCallDuration: 1 << 40}},
+		{"window of calls", ours.Config{}},
+		{"window of time", ours.Config{WindowDuration: 1 << 35}},
+		{"failures in a row", ours.Config{FailureRateThreshold: ours.Off}},
+	} {
+		b, open := newOurs(cfg.cfg, closed), newOurs(cfg.cfg, refused)
+		protected := ours.Protect(b, echo)
+		for name, call := range map[string]func(){
+			"Execute":          func() { _, _ = ours.Execute(bg, b, c.ctxVal[0]) },
+			"Do":               func() { _ = b.Do(bg, c.ctxErr[0]) },
+			"Protected.Do":     func() { _, _ = protected.Do(bg, 1) },
+			"a refusal":        func() { _, _ = ours.Execute(bg, open, c.ctxVal[0]) },
+			"a refusal of Do":  func() { _ = open.Do(bg, c.ctxErr[0]) },
+			"Registry.Breaker": func() { _ = r.Breaker("known") },
+		} {
+			t.Run(cfg.name+", "+name, func(t *testing.T) {
+				require.Zero(t, testing.AllocsPerRun(1000, call))
+			})
+		}
+	}
+}
+
+func TestMemoryIsWithinItsBounds(t *testing.T) {
+	require.LessOrEqual(t, breakerBytes(), float64(8<<10), "bytes of a default breaker")
+	require.LessOrEqual(t, windowBits(), 3.0, "bits per call of a window of a million calls")
+}
