@@ -15,7 +15,8 @@ WORKSPACE = $(shell $(GO) list -m -f '{{.Dir}}/...')
 
 COVER_MIN ?= 95
 FUZZTIME ?= 5s
-BENCHTIME ?= 1s
+BENCHTIME ?= 50ms
+ROUNDS ?= 10
 FILES ?=
 comma := ,
 
@@ -67,8 +68,30 @@ fuzz: ## every fuzz target for FUZZTIME (5s)
 	done
 
 .PHONY: bench
-bench: ## benchmarks of the library, BENCHTIME (1s) each
-	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) .
+bench: ## this library's speed beside its peers', into the README and docs/speed.md: ROUNDS (10) rounds of BENCHTIME (50ms) each
+	@mkdir -p $(RUNS)
+	cd tools && GOBIN=$(BIN) GOWORK=off $(GO) install golang.org/x/perf/cmd/benchstat ./speed && cd ..
+	(cd bench && GOWORK=off $(GO) test -c -o $(BIN)/speed.test ./speed)
+	cat >$(RUNS)/bench.txt <<-END
+		goversion: $$($(GO) env GOVERSION)
+		commit: $$(git describe --always --dirty)
+		command: make bench ROUNDS=$(ROUNDS) BENCHTIME=$(BENCHTIME)
+	END
+	for round in $$(seq $(ROUNDS)); do
+		echo "round $$round of $(ROUNDS)"
+		$(BIN)/speed.test -test.run '^$$' -test.bench . -test.benchtime $(BENCHTIME) >>$(RUNS)/bench.txt
+	done
+	$(BIN)/benchstat -filter '.name:Call .unit:sec/op' -table /case,/rule -row /goroutines -col /lib $(RUNS)/bench.txt
+	$(BIN)/benchstat -filter '-.name:Call' -row .fullname $(RUNS)/bench.txt
+	$(BIN)/speed $(RUNS)/bench.txt
+	$(MAKE) --no-print-directory scale
+
+.PHONY: scale
+scale: ## how cost grows with goroutines, windows, breakers and error texts, into docs/speed.md
+	@mkdir -p $(RUNS)
+	cd tools && GOBIN=$(BIN) GOWORK=off $(GO) install ./speed && cd ..
+	(cd bench && GOWORK=off $(GO) run ./scale) | tee $(RUNS)/scale.md
+	$(BIN)/speed -scale $(RUNS)/scale.md
 
 .PHONY: compare
 compare: ## the behaviour table of the README: this library beside its peers
