@@ -97,6 +97,17 @@ scale: ## how cost grows with goroutines, windows, breakers and error texts, int
 compare: ## the behaviour table of the README: this library beside its peers
 	cd bench && $(GO) test -count=1 -v -run TestTable .
 
+# Built, not run by go run, which leaves out the symbols that callgrind needs.
+instructions = (cd bench && CGO_ENABLED=0 GOWORK=off $(GO) build -o $(BIN)/instructions ./instructions && $(BIN)/instructions $(1))
+
+.PHONY: instructions
+instructions: ## how many instructions a call takes: within 10 % of bench/instructions/instructions.txt
+	@$(call instructions,)
+
+.PHONY: instructions-update
+instructions-update: ## write that file
+	@$(call instructions,-update)
+
 .PHONY: cover
 cover: ## coverage of the library, at least COVER_MIN (95) per cent
 	@$(GO) test -coverprofile=cover.out . >/dev/null
@@ -155,7 +166,7 @@ golangci: tools
 	@$(call each,$(BIN)/golangci-lint run --allow-parallel-runners ./...)
 
 .PHONY: ci
-ci: ci-lint ci-race ci-alone ci-386 ci-cover ci-fuzz ci-demo ci-total ## all that must hold before a change lands; totals on the last line
+ci: ci-lint ci-race ci-alone ci-386 ci-cover ci-instructions ci-fuzz ci-demo ci-total ## all that must hold before a change lands; totals on the last line
 
 .PHONY: ci-lint
 ci-lint: check-format check-tidy check-fix vet staticcheck golangci
@@ -181,6 +192,11 @@ ci-386: tools
 
 .PHONY: ci-cover
 ci-cover: cover
+
+.PHONY: ci-instructions
+ci-instructions:
+	@echo "== instructions of a call"
+	$(call instructions,)
 
 .PHONY: ci-fuzz
 ci-fuzz: fuzz

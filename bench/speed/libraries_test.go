@@ -161,6 +161,9 @@ func newFailsafe(set failsafeRule, s situation) failsafebreaker.CircuitBreaker[i
 	if s != closed {
 		cb.Open()
 	}
+	if s == halfOpen && cb.TryAcquirePermit() { // the change of state allocates those bits
+		cb.RecordSuccess()
+	}
 	return cb
 }
 

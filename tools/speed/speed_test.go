@@ -82,10 +82,10 @@ func TestTables(t *testing.T) {
 	r := parse(t, sample)
 	short, full := shortTable(r), fullTables(r)
 	for _, c := range []struct{ table, want string }{
-		{short, "| a slow-call rate and a failure rate, over the last 100 calls | **breaker** | – | – | 60 ns | – | – | – | – | – |\n"},
+		{short, "| slow and failure rate, last 100 calls | **breaker** | – | – | 60 ns | – | – | – | – | – |\n"},
 		{short, "| failures in a row | gobreaker | – | – | 900 ns | – | – | – | – | – |\n"},
 		{short, "| – | *two reads* | – | – | 50 ns | – | – | – | – | – |\n"},
-		{full, "### Opens at failures in a row\n\n| case | goroutines | gobreaker |\n|---|---|---|\n| closed | 1 | – |\n| closed | 16 | 900 ns |\n"},
+		{full, "### Opening at: failures in a row\n\n| case | goroutines | gobreaker |\n|---|---|---|\n| closed | 1 | – |\n| closed | 16 | 900 ns |\n"},
 		{full, "| Execute | 4.6 ns | – |\n"},
 	} {
 		if !strings.Contains(c.table, c.want) {
@@ -147,7 +147,7 @@ func TestRunWritesBothFiles(t *testing.T) {
 	if err := run(readme, doc, []string{in}); err != nil {
 		t.Fatal(err)
 	}
-	for file, wants := range map[string][]string{readme: {"intro\n", "| library |", "60 ns"}, doc: {"| at most |", "\nmore\n", "### Opens at"}} {
+	for file, wants := range map[string][]string{readme: {"intro\n", "| library |", "60 ns"}, doc: {"| at most |", "\nmore\n", "### Opening at"}} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -8,9 +8,9 @@ import (
 
 // The rules by which a breaker opens, in the order of the tables. Only figures under one rule compare like with like.
 var rules = []struct{ key, text string }{
-	{"slow", "a slow-call rate and a failure rate, over the last 100 calls"},
-	{"calls", "a failure rate over the last 100 calls"},
-	{"time", "a failure rate over the last 10 s"},
+	{"slow", "slow and failure rate, last 100 calls"},
+	{"calls", "failure rate, last 100 calls"},
+	{"time", "failure rate, last 10 s"},
 	{"consecutive", "failures in a row"},
 }
 
@@ -55,7 +55,7 @@ func fullTables(r *results) string {
 	var b strings.Builder
 	for _, rule := range rules {
 		libs := r.libraries(rule.key)
-		fmt.Fprintf(&b, "### Opens at %s\n\n| case | goroutines | %s |\n|---|---|%s\n", rule.text, strings.Join(texts(libs), " | "), strings.Repeat("---|", len(libs)))
+		fmt.Fprintf(&b, "### Opening at: %s\n\n| case | goroutines | %s |\n|---|---|%s\n", rule.text, strings.Join(texts(libs), " | "), strings.Repeat("---|", len(libs)))
 		for _, c := range r.values("Call", "case") {
 			for _, n := range r.goroutines() {
 				fmt.Fprintf(&b, "| %s | %d |", c, n)
