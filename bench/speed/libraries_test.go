@@ -212,12 +212,14 @@ func withResiliency(tb testing.TB, s situation, c *calls) work {
 	}
 }
 
-func withMercari(_ testing.TB, s situation, c *calls) work {
+func withMercari(tb testing.TB, s situation, c *calls) work {
 	b := mercari.New(mercari.WithTripFunc(mercari.NewTripFuncConsecutiveFailures(int64(limit(s)))),
 		mercari.WithOpenTimeout(openFor(s)), mercari.WithHalfOpenMaxSuccesses(1<<40))
 	if s != closed {
 		b.Fail()
-		time.Sleep(time.Millisecond) // half-open comes by a timer
+	}
+	if s == halfOpen { // a timer gets it there
+		require.Eventually(tb, b.Ready, 10*time.Second, time.Millisecond)
 	}
 	return func(from, n int) {
 		for i := range n {
