@@ -76,6 +76,7 @@ bench: ## this library's speed beside its peers', into the README and docs/speed
 		goversion: $$($(GO) env GOVERSION)
 		commit: $$(git describe --always --dirty)
 		command: make bench ROUNDS=$(ROUNDS) BENCHTIME=$(BENCHTIME)
+		load: $$(cut -d' ' -f1 /proc/loadavg)
 	END
 	for round in $$(seq $(ROUNDS)); do
 		echo "round $$round of $(ROUNDS)"

@@ -84,10 +84,10 @@ func (r *results) rounds() int {
 	return least
 }
 
-// header says where the figures come from.
+// header says where the figures come from, and how busy the machine already was.
 func (r *results) header() string {
-	return fmt.Sprintf("%s, %s cores; %s; commit %s; `%s`, medians of %d rounds.\n\n",
-		r.config["cpu"], r.config["cores"], r.config["goversion"], r.config["commit"], r.config["command"], r.rounds())
+	return fmt.Sprintf("%s, %s cores, load average %s when it began; %s; commit %s; `%s`, medians of %d rounds.\n\n",
+		r.config["cpu"], r.config["cores"], r.config["load"], r.config["goversion"], r.config["commit"], r.config["command"], r.rounds())
 }
 
 // key returns the value of a key=value part of a benchmark's name.

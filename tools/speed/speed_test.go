@@ -13,6 +13,7 @@ import (
 const sample = `goversion: go1.26.8
 commit: abc1234
 command: make bench
+load: 0.25
 goos: linux
 cpu: Some CPU @ 2.50GHz
 BenchmarkMemory/of=window-2	1	659983343 ns/op	2.097 bits/call
@@ -53,7 +54,7 @@ func TestMediansAreOverTheRounds(t *testing.T) {
 }
 
 func TestHeaderSaysWhereFiguresComeFrom(t *testing.T) {
-	want := "Some CPU @ 2.50GHz, 2 cores; go1.26.8; commit abc1234; `make bench`, medians of 1 rounds.\n\n"
+	want := "Some CPU @ 2.50GHz, 2 cores, load average 0.25 when it began; go1.26.8; commit abc1234; `make bench`, medians of 1 rounds.\n\n"
 	if got := parse(t, sample).header(); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
