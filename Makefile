@@ -68,7 +68,10 @@ fuzz: ## every fuzz target for FUZZTIME (5s)
 	done
 
 .PHONY: bench
-bench: ## this library's speed beside its peers', into the README and docs/speed.md: ROUNDS (10) rounds of BENCHTIME (50ms) each
+bench: speed scale ## this library's speed beside its peers', into the README and docs/speed.md: ROUNDS (10) rounds of BENCHTIME (50ms) each
+
+.PHONY: speed
+speed:
 	@mkdir -p $(RUNS)
 	cd tools && GOBIN=$(BIN) GOWORK=off $(GO) install golang.org/x/perf/cmd/benchstat ./speed && cd ..
 	(cd bench && GOWORK=off $(GO) test -c -o $(BIN)/speed.test ./speed)
@@ -85,7 +88,6 @@ bench: ## this library's speed beside its peers', into the README and docs/speed
 	$(BIN)/benchstat -filter '.name:Call .unit:sec/op' -table /case,/rule -row /goroutines -col /lib $(RUNS)/bench.txt
 	$(BIN)/benchstat -filter '-.name:Call' -row .fullname $(RUNS)/bench.txt
 	$(BIN)/speed $(RUNS)/bench.txt
-	$(MAKE) --no-print-directory scale
 
 .PHONY: scale
 scale: ## how cost grows with goroutines, windows, breakers and error texts, into docs/speed.md

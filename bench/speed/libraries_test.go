@@ -6,10 +6,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bytedance/gopkg/cloud/circuitbreaker"
+	"github.com/afex/hystrix-go/hystrix"
+	gopkg "github.com/bytedance/gopkg/cloud/circuitbreaker"
 	cep21 "github.com/cep21/circuit/v4"
 	cep21hystrix "github.com/cep21/circuit/v4/closers/hystrix"
-	"github.com/eapache/go-resiliency/breaker"
+	resiliency "github.com/eapache/go-resiliency/breaker"
 	"github.com/failsafe-go/failsafe-go"
 	failsafebreaker "github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"github.com/go-kratos/aegis/circuitbreaker/sre"
@@ -21,8 +22,6 @@ import (
 	"github.com/zeromicro/go-zero/core/logx"
 
 	ours "github.com/failfast-go/breaker"
-
-	"github.com/afex/hystrix-go/hystrix"
 )
 
 // A situation is what a call meets. A breaker in one stays in it, however long it is called.
@@ -198,12 +197,12 @@ func withFailsafePermits(set failsafeRule) func(testing.TB, situation, *calls) w
 }
 
 func withResiliency(tb testing.TB, s situation, c *calls) work {
-	b := breaker.New(limit(s), 1<<30, openFor(s))
+	b := resiliency.New(limit(s), 1<<30, openFor(s))
 	if s != closed {
 		_ = b.Run(func() error { return errDown })
 	}
 	if s == halfOpen { // a goroutine of its own gets it there
-		require.Eventually(tb, func() bool { return b.GetState() == breaker.HalfOpen }, 10*time.Second, time.Millisecond)
+		require.Eventually(tb, func() bool { return b.GetState() == resiliency.HalfOpen }, 10*time.Second, time.Millisecond)
 	}
 	return func(from, n int) {
 		for i := range n {
@@ -233,9 +232,9 @@ func withGopkg(tb testing.TB, s situation, c *calls) work {
 	if s == halfOpen {
 		return nil // it lets one call through each DetectTimeout
 	}
-	p, err := circuitbreaker.NewPanel(nil, circuitbreaker.Options{
+	p, err := gopkg.NewPanel(nil, gopkg.Options{
 		BucketTime: 100 * time.Millisecond, BucketNums: 100, CoolingTimeout: time.Hour,
-		ShouldTrip: circuitbreaker.RateTripFunc(0.99, int64(min(100, limit(s)))),
+		ShouldTrip: gopkg.RateTripFunc(0.99, int64(min(100, limit(s)))),
 	})
 	require.NoError(tb, err)
 	tb.Cleanup(p.Close)

@@ -3,6 +3,7 @@ package speed
 import (
 	"context"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -109,7 +110,19 @@ func TestNothingIsAllocated(t *testing.T) {
 	}
 }
 
+// middle is the median of five: goroutines of the peers take and free some heap as they please.
+func middle(measure func() float64) float64 {
+	var all []float64
+	for range 5 {
+		all = append(all, measure())
+	}
+	slices.Sort(all)
+	return all[2]
+}
+
 func TestMemoryIsWithinItsBounds(t *testing.T) {
-	require.LessOrEqual(t, breakerBytes(), float64(8<<10), "bytes of a default breaker")
-	require.LessOrEqual(t, windowBits(100_000), 3.0, "bits per call of a window")
+	require.LessOrEqual(t, middle(breakerBytes), float64(8<<10), "bytes of a default breaker")
+	bits := middle(func() float64 { return windowBits(100_000) })
+	require.LessOrEqual(t, bits, 3.0, "bits per call of a window")
+	require.Greater(t, bits, 0.5, "bits per call of a window: the measurement itself is wrong")
 }

@@ -47,7 +47,7 @@ func TestMediansAreOverTheRounds(t *testing.T) {
 		for v := range strings.FieldsSeq(values) {
 			fmt.Fprintf(&text, "BenchmarkX 1 %s ns/op\n", v)
 		}
-		if got, _ := parse(t, text.String()).median("X", unit); math.Abs(got*1e9-want) > 1e-6 {
+		if got, _ := parse(t, text.String()).median("X", perCall); math.Abs(got*1e9-want) > 1e-6 {
 			t.Errorf("the median of %s is %g, want %g", values, got*1e9, want)
 		}
 	}

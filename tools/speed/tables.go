@@ -21,7 +21,8 @@ var floors = []struct{ key, text string }{
 	{"mutex", "locking and unlocking a mutex"},
 }
 
-const unit = "sec/op"
+// perCall is the unit of times; benchfmt has seconds for nanoseconds.
+const perCall = "sec/op"
 
 func call(c, lib, rule string, goroutines int) string {
 	return fmt.Sprintf("Call/case=%s/lib=%s/rule=%s/goroutines=%d", c, lib, rule, goroutines)
@@ -129,7 +130,7 @@ const none = "–"
 
 // ns shows a time with no more digits than it deserves.
 func (r *results) ns(name string) string {
-	v, ok := r.median(name, unit)
+	v, ok := r.median(name, perCall)
 	if !ok {
 		return none
 	}
@@ -145,8 +146,8 @@ func nanoseconds(seconds float64) string {
 
 // ratio shows a time and, unless it is the base itself, how often it is that of the base.
 func (r *results) ratio(name, base string) string {
-	v, ok := r.median(name, unit)
-	of, known := r.median(base, unit)
+	v, ok := r.median(name, perCall)
+	of, known := r.median(base, perCall)
 	if !ok || !known || name == base {
 		return r.ns(name)
 	}

@@ -44,7 +44,7 @@ func targets() []target {
 }
 
 func ratio(what, against, of, to string, atMost float64) target {
-	return target{what: what, against: against, of: of, to: to, unit: unit, atMost: atMost}
+	return target{what: what, against: against, of: of, to: to, unit: perCall, atMost: atMost}
 }
 
 var allocating = []struct{ text, of string }{
