@@ -2,10 +2,12 @@ package speed
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"slices"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	ours "github.com/failfast-go/breaker"
@@ -76,6 +78,45 @@ func BenchmarkMemory(b *testing.B) {
 			b.ReportMetric(found, m.unit)
 		})
 	}
+}
+
+// BenchmarkScrape has Prometheus's registry gather 10,000 breakers that have all been called.
+func BenchmarkScrape(b *testing.B) {
+	r, err := ours.NewRegistry(ours.RegistryConfig{})
+	require.NoError(b, err)
+	source, ok := any(r).(interface{ Collector() prometheus.Collector })
+	if !ok {
+		b.Skip("this library has no collector yet")
+	}
+	c, call := source.Collector(), mix(50)
+	for i := range names {
+		for j := range 4 {
+			_ = r.Breaker(fmt.Sprint("upstream-", i)).Do(bg, call.ctxErr[j])
+		}
+	}
+	b.Run("of=collect", func(b *testing.B) { scrape(b, func() error { return collectAll(c) }) })
+	all := prometheus.NewRegistry()
+	require.NoError(b, all.Register(c))
+	b.Run("of=gather", func(b *testing.B) { scrape(b, func() error { _, err := all.Gather(); return err }) })
+}
+
+func scrape(b *testing.B, f func() error) {
+	for b.Loop() {
+		require.NoError(b, f())
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(b.N), "ms/scrape")
+}
+
+// collectAll is this library's own part.
+func collectAll(c prometheus.Collector) error {
+	series := make(chan prometheus.Metric, 1000) // as Prometheus's registry has it
+	go func() {
+		c.Collect(series)
+		close(series)
+	}()
+	for range series {
+	}
+	return nil
 }
 
 // TestNothingIsAllocated: exact, so no noise can hide a regression or fake one.
