@@ -139,6 +139,57 @@ func share[N int | int64](part, whole N) *float64 {
 	return new(float64(part) / float64(whole))
 }
 
+// ledger counts a breaker's transitions, and for how long it has refused every call. It never goes back.
+type ledger struct {
+	kinds []transitionCount // there are only so many; linear search beats a map that few fill
+
+	refused time.Duration // open or forced open, up to since
+	since   time.Duration // when that began, while it is
+}
+
+type transitionCount struct {
+	from, to State
+	rule     Rule
+	n        int
+}
+
+func (l *ledger) enter(from, to State, rule Rule, now time.Duration) {
+	if from.refusesAll() {
+		l.refused += now - l.since
+	}
+	l.since = now
+	for i := range l.kinds {
+		if k := &l.kinds[i]; k.from == from && k.to == to && k.rule == rule {
+			k.n++
+			return
+		}
+	}
+	l.kinds = append(l.kinds, transitionCount{from, to, rule, 1})
+}
+
+// refusedFor includes the time that still runs.
+func (l *ledger) refusedFor(shown State, now time.Duration) time.Duration {
+	if shown.refusesAll() {
+		return l.refused + now - l.since
+	}
+	return l.refused
+}
+
+func (s State) refusesAll() bool { return s == StateOpen || s == StateForcedOpen }
+
+// histogram counts durations. It is written and read without a lock.
+type histogram struct {
+	bounds []time.Duration // upper ones, ascending, included
+	counts []atomic.Uint64 // one more, for what lasts longer
+	sum    atomic.Int64    // of the durations
+}
+
+func (h *histogram) observe(d time.Duration) {
+	i, _ := slices.BinarySearch(h.bounds, d)
+	h.counts[i].Add(1)
+	h.sum.Add(int64(d))
+}
+
 const (
 	maxFallbackSources = 32      // names of their own; a program may make them from anything
 	otherSource        = "other" // stands for the rest
