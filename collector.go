@@ -20,7 +20,7 @@ import (
 //	breaker_in_flight                               admitted and not ended
 //	breaker_failure_rate                            of the window; absent while no call is known
 //	breaker_slow_call_rate                          likewise; absent while no duration is known
-//	breaker_transitions_total      from, to, rule   see [Rule]; one that has not happened yet is absent
+//	breaker_transitions_total      from, to, rule   see [Rule]; from closed to open there from the start
 //	breaker_open_seconds_total                      spent in open and forced_open, up to now
 //	breaker_retry_after_seconds                     until calls are admitted again; absent where that is not known
 //	breaker_fallback_total         source           answers given by [Protect] in the stead of calls
@@ -119,8 +119,19 @@ func labelsOf(name string, values ...string) []*dto.LabelPair {
 
 var (
 	stateLabels   = labelsOf("state", stateNames[:]...)
+	fromLabels    = labelsOf("from", stateNames[:]...)
+	toLabels      = labelsOf("to", stateNames[:]...)
 	outcomeLabels = labelsOf("outcome", "success", "failure", "ignored", "rejected")
+	ruleLabels    = labelsOf("rule", string(RuleConsecutiveFailures), string(RuleFailureRate), string(RuleSlowCallRate), string(RuleRetryAfter))
 )
+
+// ruleLabel spares the memory for the rules that nearly every breaker shows.
+func ruleLabel(r Rule) *dto.LabelPair {
+	if i := slices.IndexFunc(ruleLabels, func(l *dto.LabelPair) bool { return *l.Value == string(r) }); i >= 0 {
+		return ruleLabels[i]
+	}
+	return label("rule", string(r))
+}
 
 // batch sends the metrics of one breaker, out of memory taken at once.
 type batch struct {
@@ -131,7 +142,7 @@ type batch struct {
 }
 
 // usual is how many series most breakers have.
-const usual = 16
+const usual = 18
 
 func newBatch(out chan<- prometheus.Metric, name string) *batch {
 	return &batch{out: out, name: label("name", name), metrics: make([]metric, 0, usual), labels: make([]*dto.LabelPair, 0, 2*usual)}
@@ -184,7 +195,7 @@ func (s *batch) breaker(b *Breaker) {
 	s.known(slowRateDesc, now.SlowCallRate)
 	s.known(retryAfterDesc, now.RetryAfterSeconds)
 	for _, t := range now.transitions {
-		s.send(transitionsDesc, counter, float64(t.n), label("from", t.from.String()), s.name, label("rule", string(t.rule)), label("to", t.to.String()))
+		s.send(transitionsDesc, counter, float64(t.n), fromLabels[t.from], s.name, ruleLabel(t.rule), toLabels[t.to])
 	}
 	for _, f := range b.fallbacks.list() {
 		s.send(fallbackDesc, counter, float64(f.n.Load()), s.name, label("source", f.name))
@@ -211,5 +222,5 @@ func (b *Breaker) sample() sample {
 	defer b.mu.Unlock()
 	m := b.machine.seen(now)
 	now = max(now, m.now)
-	return sample{m.status(now), m.ledger.refusedFor(m.shown(), now), append([]transitionCount{}, m.ledger.kinds...)}
+	return sample{m.status(now), m.ledger.refusedFor(m.shown(), now), m.ledger.known(&m.cfg)}
 }

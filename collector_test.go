@@ -66,6 +66,9 @@ func TestAScrapeOfABreakerThatHasDoneNothing(t *testing.T) {
 		`breaker_in_flight{name="x"}`:          0,
 		`breaker_open_seconds_total{name="x"}`: 0,
 		`breaker_unregistered_total`:           0,
+		`breaker_transitions_total{from="closed",name="x",rule="consecutive_failures",to="open"}`: 0,
+		`breaker_transitions_total{from="closed",name="x",rule="failure_rate",to="open"}`:         0,
+		`breaker_transitions_total{from="closed",name="x",rule="retry_after",to="open"}`:          0,
 	}, scrape(t, r.Collector()), "what is not known is absent")
 }
 
@@ -99,7 +102,7 @@ func TestAScrapeInEachState(t *testing.T) {
 			`breaker_calls_total{name="x",outcome="success"}`: 1, `breaker_calls_total{name="x",outcome="ignored"}`: 1,
 			`breaker_slow_calls_total{name="x"}`: 1, `breaker_in_flight{name="x"}`: 0, `breaker_failure_rate{name="x"}`: 0,
 		})
-		absent("breaker_retry_after_seconds", "breaker_transitions_total")
+		absent("breaker_retry_after_seconds")
 
 		ends(b, 3, errDown)
 		ends(b, 7, nil) // refused
@@ -133,6 +136,19 @@ func TestAScrapeInEachState(t *testing.T) {
 		})
 		absent("breaker_failure_rate", "breaker_slow_call_rate")
 	})
+}
+
+// What can open a breaker is there before it does: a rate of what appears at 1 would be 0.
+func TestOpeningsAreCountedFromZero(t *testing.T) {
+	off := breaker.Config{FailureThreshold: breaker.Off, FailureRateThreshold: breaker.Off, MaxRetryAfter: breaker.Off}
+	r := newRegistry(t, breaker.RegistryConfig{Services: map[string]breaker.Config{"off": off, "slow": {SlowCallDuration: time.Second}}})
+	got := scrape(t, r.Collector())
+	for series := range got {
+		require.NotContains(t, series, `transitions_total{from="closed",name="off"`)
+	}
+	require.Contains(t, got, `breaker_transitions_total{from="closed",name="slow",rule="slow_call_rate",to="open"}`)
+	r.Breaker("off").Trip("")
+	require.Contains(t, scrape(t, r.Collector()), `breaker_transitions_total{from="closed",name="off",rule="manual",to="open"}`)
 }
 
 // A hold over a hold, a release into an open breaker and a reset: each second of refusing every call counts once.
@@ -185,7 +201,7 @@ func TestCountersNeverGoBack(t *testing.T) {
 			case 5:
 				b.Release()
 			case 6:
-				require.NoError(t, r.Apply(breaker.RegistryConfig{Default: breaker.Config{FailureThreshold: 1 + step%3}}))
+				require.NoError(t, r.Apply(breaker.RegistryConfig{Default: breaker.Config{FailureThreshold: 1 + step%3, SlowCallDuration: time.Second}}))
 			case 7:
 				b.Trip("")
 			default:
@@ -242,7 +258,7 @@ func TestEveryLabelButNameIsBounded(t *testing.T) {
 		b.Trip(fmt.Sprint("reason ", i))
 		b.Reset("")
 	}
-	require.Less(t, len(scrape(t, r.Collector())), 64)
+	require.Less(t, len(scrape(t, r.Collector())), 68)
 }
 
 func TestNamesOfAnyKindAreScraped(t *testing.T) {
@@ -250,7 +266,7 @@ func TestNamesOfAnyKindAreScraped(t *testing.T) {
 	for _, name := range []string{`a"b`, "a\nb", `a\b`, "größe", "a/b c%", "\xff\xfe", strings.Repeat("ü", 1000)} {
 		r.Breaker(name)
 	}
-	require.Len(t, scrape(t, r.Collector()), 7*12+1)
+	require.Len(t, scrape(t, r.Collector()), 7*15+1)
 }
 
 func TestRegisteringTwiceIsAnErrorAndWrappingHelps(t *testing.T) {

@@ -153,13 +153,17 @@ type transitionCount struct {
 	n        int
 }
 
+func (k *transitionCount) is(from, to State, rule Rule) bool {
+	return k.from == from && k.to == to && k.rule == rule
+}
+
 func (l *ledger) enter(from, to State, rule Rule, now time.Duration) {
 	if from.refusesAll() {
 		l.refused += now - l.since
 	}
 	l.since = now
 	for i := range l.kinds {
-		if k := &l.kinds[i]; k.from == from && k.to == to && k.rule == rule {
+		if k := &l.kinds[i]; k.is(from, to, rule) {
 			k.n++
 			return
 		}
@@ -173,6 +177,22 @@ func (l *ledger) refusedFor(shown State, now time.Duration) time.Duration {
 		return l.refused + now - l.since
 	}
 	return l.refused
+}
+
+// known returns the counts of what has happened, and a zero for each way in which a closed breaker of that configuration may open
+// by itself: Prometheus does not see the first of a series that was not there before, and an outage begins with one of these.
+func (l *ledger) known(cfg *Config) []transitionCount {
+	all := append(make([]transitionCount, 0, len(l.kinds)+4), l.kinds...)
+	may := func(r Rule, on bool) {
+		if on && !slices.ContainsFunc(l.kinds, func(k transitionCount) bool { return k.is(StateClosed, StateOpen, r) }) {
+			all = append(all, transitionCount{from: StateClosed, to: StateOpen, rule: r})
+		}
+	}
+	may(RuleConsecutiveFailures, cfg.FailureThreshold != Off)
+	may(RuleFailureRate, cfg.FailureRateThreshold != Off)
+	may(RuleSlowCallRate, cfg.slowRule())
+	may(RuleRetryAfter, cfg.MaxRetryAfter != Off)
+	return all
 }
 
 func (s State) refusesAll() bool { return s == StateOpen || s == StateForcedOpen }
