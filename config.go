@@ -98,8 +98,9 @@ type options struct {
 }
 
 // WithLogger logs each transition as one line, at warn when the breaker stops admitting calls and at info otherwise, with the
-// fields name, from, to, rule, and where they apply observed, threshold, calls, retry_after, reason, by and for (of a hold), and
-// dropped_events. Nothing is logged per call, nor when an opening is lengthened: Status has the new end.
+// fields name, from, to, rule, and where they apply observed, threshold, calls, failures, slow_calls, errors and retry_after (of an
+// opening), reason, by and for (of a hold), and dropped_events; docs/logs.md describes each. Nothing is logged per call, nor
+// when an opening is lengthened: Status has the new end.
 func WithLogger(l *zap.Logger) Option {
 	return func(o *options) {
 		if l != nil {

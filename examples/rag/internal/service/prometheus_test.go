@@ -28,6 +28,7 @@ import (
 const (
 	dashboardFile = "../../../../deploy/grafana/breaker.json"
 	alertsFile    = "../../../../deploy/prometheus/alerts.yaml"
+	readmeFile    = "../../../../README.md"
 )
 
 // An outage in a minute: it opens at once, probes each second, and forgets slow calls in five.
@@ -69,8 +70,8 @@ func TestTheDashboardAndTheAlertsOnARealPrometheus(t *testing.T) {
 	r.play(t, LLM, `{"fault": "none"}`)
 	require.Eventually(t, func() bool { return len(p.firing(t)) == 0 }, patience, poll, "every alert resolves")
 
-	for _, q := range dashboardQueries(t) {
-		assert.Positive(t, p.samples(t, q.expr, began), "panel %q has no data: %s", q.panel, q.expr)
+	for _, q := range append(dashboardQueries(t), readmeQueries(t)...) {
+		assert.Positive(t, p.samples(t, q.expr, began), "%q has no data: %s", q.title, q.expr)
 	}
 	for alert, expr := range p.rules(t) {
 		if alert != "BreakerUnregistered" {
@@ -150,7 +151,7 @@ func readRules(t *testing.T) map[string]string {
 	return rules
 }
 
-var duration = regexp.MustCompile(`(\[|offset |for: )(\d+)([mhd])\b`)
+var duration = regexp.MustCompile(`(\[|:|offset |for: )(\d+)([mhd])\b`)
 
 // hastened makes each duration in the rules a sixtieth: minutes become seconds, hours minutes, days 24 minutes. Nothing else
 // changes, so what is tested is what is shipped, on a clock that runs faster.
@@ -165,7 +166,7 @@ func hastened(rules string) string {
 	})
 }
 
-type query struct{ panel, expr string }
+type query struct{ title, expr string }
 
 // dashboardQueries returns every query of every panel, with Grafana's variables replaced as it does for everything chosen.
 func dashboardQueries(t *testing.T) (queries []query) {
@@ -189,6 +190,21 @@ func dashboardQueries(t *testing.T) (queries []query) {
 		}
 	}
 	require.NotEmpty(t, queries)
+	return queries
+}
+
+// readmeQueries returns the queries that README.md has for an operator's questions.
+func readmeQueries(t *testing.T) (queries []query) {
+	t.Helper()
+	text, err := os.ReadFile(readmeFile)
+	require.NoError(t, err)
+	_, table, found := strings.Cut(string(text), "| question | query |\n|---|---|\n")
+	require.True(t, found)
+	table, _, _ = strings.Cut(table, "\n\n")
+	for _, row := range regexp.MustCompile("(?m)^\\| (.+?) \\| `(.+)` \\|$").FindAllStringSubmatch(table, -1) {
+		queries = append(queries, query{row[1], hastened(strings.ReplaceAll(row[2], `\|`, "|"))})
+	}
+	require.Len(t, queries, 7)
 	return queries
 }
 
