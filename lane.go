@@ -158,6 +158,9 @@ func (p *Permit) leave() passage {
 	if !c.stripe.out.add(now) && !l.count(&c.stripe.out, now) {
 		return waiting
 	}
+	if h := p.breaker.durations; h != nil {
+		h.observe(now - c.start)
+	}
 	return through
 }
 
@@ -359,7 +362,7 @@ func (m *machine) lane() *lane {
 	}
 	l := &lane{
 		period: m.period, state: m.shown(), refusal: refusal, measured: m.cfg.measuresSlow(), slow: m.cfg.SlowCallDuration,
-		timed:   refusal == nil && (m.cfg.measuresSlow() || m.cfg.WindowDuration > 0) || m.earliest().kind != noDeadline,
+		timed:   refusal == nil && (m.cfg.measuresSlow() || m.cfg.WindowDuration > 0 || m.timesAll) || m.earliest().kind != noDeadline,
 		stripes: make([]stripe, stripes), group: wider,
 	}
 	m.lanes = append(m.lanes, l)

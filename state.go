@@ -72,6 +72,7 @@ type machine struct {
 	errors    errorTally
 	lanes     []*lane       // of the period, oldest first; the last is for calls that arrive now
 	stripes   int           // of the next lane
+	timesAll  bool          // a histogram wants to know how long each call took
 	frozen    time.Duration // when the tallies stopped; while state is not StateClosed
 
 	trip     *Trip         // the last opening; nil in closed, but for a ramp
@@ -90,6 +91,7 @@ type machine struct {
 	lastFailure instant
 	lastSuccess instant
 	history     []Transition // the last ten, oldest first
+	ledger      ledger       // all of them
 	outbox      []Event
 }
 
@@ -253,6 +255,7 @@ func (m *machine) seen(now time.Duration) *machine {
 	c := *m
 	c.outbox = nil
 	c.history = slices.Clone(m.history)
+	c.ledger.kinds = slices.Clone(m.ledger.kinds)
 	c.verdicts, c.durations = m.verdicts.clone(), m.durations.clone()
 	c.lanes, c.probes = nil, nil
 	for i, l := range m.lanes {
@@ -364,6 +367,7 @@ func (m *machine) announce(e Event) {
 		m.history = append(m.history[:0:0], m.history[1:]...)
 	}
 	m.history = append(m.history, Transition{From: e.From, To: e.To, Time: e.At, Rule: e.Rule})
+	m.ledger.enter(e.From, e.To, e.Rule, m.now)
 	m.outbox = append(m.outbox, e)
 }
 
