@@ -964,3 +964,32 @@ func TestAnAnswerClosedUnreadIsASuccessUnlessItIsAStream(t *testing.T) {
 		require.Equal(t, want, llm.outcomes(), kind)
 	}
 }
+
+// TestWhatIsKnownCountsAtOnce: an error need not end for its verdict.
+func TestWhatIsKnownCountsAtOnce(t *testing.T) {
+	t.Run("an error event", func(t *testing.T) {
+		llm := newFakeLLM(t, Config{}, stream(sse, claudeStart, overloaded, rest))
+		resp, err := llm.post(t.Context())
+		require.NoError(t, err)
+		_, err = io.ReadFull(resp.Body, make([]byte, len(claudeStart+overloaded)))
+		require.NoError(t, err)
+		require.Equal(t, oneFailure, llm.outcomes())
+		require.NoError(t, resp.Body.Close())
+	})
+	t.Run("an error answer whose JSON is whole", func(t *testing.T) {
+		llm := newFakeLLM(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = io.WriteString(w, `{"error":{"type":"overloaded_error"}}`)
+			w.(http.Flusher).Flush()
+			silence(w, r)
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		resp, err := llm.post(ctx)
+		require.NoError(t, err)
+		require.NoError(t, ctx.Err(), "it did not wait for more")
+		require.Equal(t, oneFailure, llm.outcomes())
+		require.NoError(t, resp.Body.Close())
+	})
+}
