@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -49,22 +50,11 @@ func (r *Registry) Handler(opts ...HandlerOption) http.Handler {
 			set(h)
 		}
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/{$}", only(http.MethodGet, pageFiles["index.html"].serve))
-	for name, file := range pageFiles {
-		mux.Handle("/page/"+name, only(http.MethodGet, file.serve))
-	}
-	mux.Handle("/health/circuit-breakers", only(http.MethodGet, h.list))
-	mux.Handle("/health/circuit-breakers/{name}", only(http.MethodGet, h.one))
-	mux.Handle("/admin/circuit-breakers/{name}/{order}", only(http.MethodPost, h.order))
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		writeError(w, http.StatusNotFound, "nothing is here: see / and /health/circuit-breakers")
-	})
 	sameOrigin := http.NewCrossOriginProtection()
 	sameOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, http.StatusForbidden, "this order comes from another web page: only this server's own page, or a client that is no browser, may give one")
 	}))
-	return secured(keepDots(sameOrigin.Handler(mux)))
+	return secured(sameOrigin.Handler(http.HandlerFunc(h.route)))
 }
 
 type handler struct {
@@ -72,6 +62,47 @@ type handler struct {
 	allow    func(*http.Request) (string, bool)
 	feed     *feed
 	patience time.Duration // how long a piece of an event stream may take to be written
+}
+
+const (
+	listPath  = "/health/circuit-breakers"
+	orderPath = "/admin/circuit-breakers/"
+)
+
+// route goes by the path as it was sent: ServeMux would take a breaker named ".." for a step up, and "/" for the path's end.
+func (h *handler) route(w http.ResponseWriter, r *http.Request) {
+	path := r.URL.EscapedPath()
+	if path == "/" {
+		path = "/page/index.html"
+	}
+	if file, ok := strings.CutPrefix(path, "/page/"); ok && pageFiles[file].name != "" {
+		only(w, r, http.MethodGet, pageFiles[file].serve)
+		return
+	}
+	if path == listPath {
+		only(w, r, http.MethodGet, h.list)
+		return
+	}
+	if name, ok := strings.CutPrefix(path, listPath+"/"); ok && isSegment(&name) {
+		only(w, r, http.MethodGet, func(w http.ResponseWriter, _ *http.Request) { h.one(w, name) })
+		return
+	}
+	rest, ok := strings.CutPrefix(path, orderPath)
+	if name, word, found := strings.Cut(rest, "/"); ok && found && isSegment(&name) && isSegment(&word) {
+		only(w, r, http.MethodPost, func(w http.ResponseWriter, r *http.Request) { h.order(w, r, name, word) })
+		return
+	}
+	writeError(w, http.StatusNotFound, "nothing is here: see / and "+listPath)
+}
+
+// isSegment unescapes s, if it is one segment of a path.
+func isSegment(s *string) bool {
+	if *s == "" || strings.Contains(*s, "/") {
+		return false
+	}
+	text, err := url.PathUnescape(*s)
+	*s = text
+	return err == nil
 }
 
 func (h *handler) allowed(r *http.Request) (who string, ok bool) {
@@ -103,12 +134,12 @@ func wantsEvents(r *http.Request) bool {
 	return false
 }
 
-func (h *handler) one(w http.ResponseWriter, r *http.Request) {
-	if b, ok := h.registry.Lookup(r.PathValue("name")); ok {
+func (h *handler) one(w http.ResponseWriter, name string) {
+	if b, ok := h.registry.Lookup(name); ok {
 		writeJSON(w, http.StatusOK, b.Status())
 		return
 	}
-	writeUnknown(w, r.PathValue("name"))
+	writeUnknown(w, name)
 }
 
 func writeUnknown(w http.ResponseWriter, name string) {
@@ -141,7 +172,7 @@ func (o order) why(who string) string {
 	return o.reason
 }
 
-func (h *handler) order(w http.ResponseWriter, r *http.Request) {
+func (h *handler) order(w http.ResponseWriter, r *http.Request, name, word string) {
 	who, ok := h.allowed(r)
 	if !ok {
 		text := "this request may not change breakers: Authorize says no"
@@ -151,7 +182,6 @@ func (h *handler) order(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusForbidden, text)
 		return
 	}
-	name, word := r.PathValue("name"), r.PathValue("order")
 	what, ok := orders[word]
 	if !ok {
 		writeError(w, http.StatusNotFound, fmt.Sprintf("there is no order %q: want reset, trip, force-open, disable or release", word))
@@ -259,38 +289,17 @@ func (o *order) set(key string, d *json.Decoder) error {
 }
 
 // only answers 405 to other methods. GET includes HEAD.
-func only(method string, serve http.HandlerFunc) http.Handler {
+func only(w http.ResponseWriter, r *http.Request, method string, serve http.HandlerFunc) {
 	allow := method
 	if method == http.MethodGet {
 		allow = "GET, HEAD"
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != method && (method != http.MethodGet || r.Method != http.MethodHead) {
-			w.Header().Set("Allow", allow)
-			writeError(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s is not for this path: want %s", r.Method, allow))
-			return
-		}
-		serve(w, r)
-	})
-}
-
-// keepDots lets breakers be named "." and "..", which ServeMux would take for a way through the path.
-func keepDots(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		segments := strings.Split(r.URL.EscapedPath(), "/")
-		if slices.Contains(segments, ".") || slices.Contains(segments, "..") {
-			for i, s := range segments {
-				if s == "." || s == ".." {
-					segments[i] = strings.ReplaceAll(s, ".", "%2E")
-				}
-			}
-			u, kept := *r.URL, *r
-			u.RawPath = strings.Join(segments, "/")
-			kept.URL = &u
-			r = &kept
-		}
-		next.ServeHTTP(w, r)
-	})
+	if !slices.Contains(strings.Split(allow, ", "), r.Method) {
+		w.Header().Set("Allow", allow)
+		writeError(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s is not for this path: want %s", r.Method, allow))
+		return
+	}
+	serve(w, r)
 }
 
 // securityPolicy lets the page have its own files and nothing else: no inline code, no other host, no frame around it.

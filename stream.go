@@ -124,7 +124,7 @@ func (f *feed) join() *cursor {
 	}
 	f.takeLocked()
 	f.lookLocked(time.Now())
-	return &cursor{moved: f.moved, looks: f.looks}
+	return &cursor{moved: f.moved} // a snapshot and a tick are due
 }
 
 // leave lets go of everything with the last client.

@@ -1,0 +1,237 @@
+// The rows: one for each breaker, in three groups, by trouble.
+
+import { compare, falling, matches, outage, rising, strain } from "./model.js";
+import { setAttr, setHidden, setText, spark } from "./chart.js";
+import { Body } from "./body.js";
+import { clock, count, duration, holdText, pace, percent, ruleText, stateName, tripText } from "./text.js";
+
+const template = document.getElementById("row");
+const autoOpen = 6; // rows in trouble that are open from the start
+const slice = 8; // ms of work at a time: a click never waits for longer
+
+let ids = 0;
+
+class Row {
+  constructor(item, page, visible) {
+    this.item = item;
+    this.page = page;
+    this.element = template.content.firstElementChild.cloneNode(true);
+    this.element.row = this;
+    const $ = (selector) => this.element.querySelector(selector);
+    this.toggle = $(".toggle");
+    [this.state, this.since, this.brief, this.pace] = [".state", ".since", ".brief", ".pace"].map($);
+    [this.calls, this.bad] = $(".spark").children;
+    this.article = this.element.firstElementChild;
+    this.id = `b${++ids}`;
+    this.toggle.id = `${this.id}-name`;
+    setText($(".name"), item.name);
+    setAttr(this.article, "aria-labelledby", this.toggle.id);
+    this.toggle.addEventListener("click", () => {
+      this.wanted = !this.body;
+      this.open(this.wanted);
+    });
+    visible.observe(this.element);
+    this.update();
+  }
+
+  open(yes) {
+    if (yes === !!this.body) return;
+    setAttr(this.toggle, "aria-expanded", String(yes));
+    if (yes) {
+      this.body = new Body(this.item, `${this.id}-body`, this.page);
+      this.article.append(this.body.element);
+      setAttr(this.toggle, "aria-controls", this.body.element.id);
+    } else {
+      this.body.element.remove();
+      this.body = null;
+      setAttr(this.toggle, "aria-controls", null);
+    }
+    this.element.classList.toggle("opened", yes);
+  }
+
+  // update follows a new status. A row out of sight only notes that it must.
+  update() {
+    this.stale = !this.shown;
+    const { item } = this, s = item.status;
+    if (this.element.dataset.state !== s.state) {
+      this.element.dataset.state = s.state;
+      setText(this.state, stateName(s.state));
+      setAttr(this.state, "data-state", s.state);
+    }
+    if (this.stale) return;
+    setText(this.brief, brief(item));
+    this.body?.update();
+    this.tick();
+  }
+
+  tick() {
+    if (!this.shown) return;
+    if (this.stale) return this.update();
+    const { item } = this;
+    const began = item.group === "trouble" ? outage(item.status) : null;
+    const now = this.page.now();
+    setText(this.since, began === null ? "" : `${this.page.frozen() ? "" : `${duration((now - began) / 1000)}, `}since ${clock(began, now)}`);
+    const refusing = item.refusing > 0;
+    setText(this.pace, refusing ? `${pace(item.refusing)} / s refused` : `${pace(item.calls.mean(3) || 0)} / s`);
+    this.pace.classList.toggle("refusing", refusing);
+    const top = Math.max(item.calls.max(), item.refused.max());
+    spark(this.calls, item.calls, top, 24);
+    spark(this.bad, item.group === "trouble" ? item.refused : item.bad, top, 24);
+    this.body?.tick();
+  }
+}
+
+// brief is why, in one line: it is there without opening the row.
+function brief(item) {
+  const s = item.status;
+  if (s.hold) return `held ${holdText(s.hold)}`;
+  if (s.state !== "closed") return s.trip ? tripText(s.trip) : "";
+  if (s.trip) return `recovering from ${tripText(s.trip)}`;
+  const { rule, share } = strain(s);
+  const trend = rising(item) ? ", rising" : falling(item) ? ", falling" : "";
+  if (item.group === "worse") return `${ruleText(rule)} at ${percent(Math.min(share, 1))} of its threshold${trend}`;
+  return s.failure_rate ? `${percent(s.failure_rate)} failed` : "";
+}
+
+export class List {
+  #rows = new Map();
+  #dirty = new Set();
+  #waiting = []; // items without a row yet
+  #running = false;
+
+  constructor(model, page) {
+    this.model = model;
+    this.page = page;
+    this.words = [];
+    this.filter = "all";
+    this.empty = document.getElementById("empty");
+    this.sections = new Map([...document.querySelectorAll("section[data-group]")].map((s) => [s.dataset.group, { element: s, head: s.querySelector("h2"), title: s.querySelector("h2").textContent, list: s.querySelector("ul") }]));
+    this.visible = new IntersectionObserver((entries) => this.#seen(entries), { rootMargin: "200px" });
+  }
+
+  #seen(entries) {
+    for (const e of entries) {
+      const { row } = e.target;
+      row.shown = e.isIntersecting;
+      if (row.shown && row.stale) this.#dirty.add(row.item);
+    }
+    this.#run();
+  }
+
+  changed(items) {
+    for (const item of items) this.#dirty.add(item);
+    this.#run();
+  }
+
+  removed(names) {
+    for (const name of names) {
+      const row = this.#rows.get(name);
+      if (!row) continue;
+      this.visible.unobserve(row.element);
+      row.element.remove();
+      this.#rows.delete(name);
+    }
+  }
+
+  // #run works through what is dirty in slices, a frame at a time.
+  #run() {
+    if (this.#running || !this.#dirty.size) return;
+    this.#running = true;
+    requestAnimationFrame(() => {
+      const until = performance.now() + slice;
+      let made = false;
+      for (const item of this.#dirty) {
+        if (performance.now() > until) break;
+        this.#dirty.delete(item);
+        made = this.#draw(item) || made;
+      }
+      this.#running = false;
+      if (made && !this.#dirty.size) this.arrange();
+      this.#run();
+    });
+  }
+
+  #draw(item) {
+    if (this.model.items.get(item.name) !== item) return false;
+    const row = this.#rows.get(item.name);
+    if (row && row.item === item) {
+      const group = row.element.dataset.group;
+      row.update();
+      return group !== item.group;
+    }
+    this.removed([item.name]);
+    this.#rows.set(item.name, new Row(item, this.page, this.visible));
+    return true;
+  }
+
+  search(text) {
+    this.words = text.toLowerCase().split(/\s+/).filter(Boolean);
+    this.arrange();
+  }
+
+  only(filter) {
+    this.filter = filter;
+    this.arrange();
+  }
+
+  tick() {
+    for (const row of this.#rows.values()) row.tick();
+    this.arrange();
+  }
+
+  count() {
+    for (const row of this.#rows.values()) if (row.shown) row.body?.count();
+  }
+
+  orders() {
+    for (const row of this.#rows.values()) row.body?.orders();
+  }
+
+  // arrange puts every row where it belongs, and touches only those that are elsewhere.
+  arrange() {
+    const groups = { trouble: [], worse: [], calm: [] };
+    for (const row of this.#rows.values()) {
+      row.item.key ??= [5, 0];
+      const { group } = row.item;
+      row.element.dataset.group = group;
+      if (matches(row.item, this.words, this.filter)) groups[group].push(row);
+      else if (row.element.parentNode) row.element.remove();
+    }
+    let shown = 0, opened = 0;
+    for (const [name, rows] of Object.entries(groups)) {
+      const section = this.sections.get(name);
+      rows.sort((a, b) => compare(a.item, b.item));
+      setHidden(section.element, !rows.length);
+      setText(section.head, `${section.title} (${count(rows.length)})`);
+      place(section.list, rows);
+      for (const row of rows) {
+        const auto = name === "trouble" && opened++ < autoOpen;
+        row.open(row.wanted ?? (auto || !!row.auto && name === "trouble"));
+        row.auto = !!row.body && name === "trouble";
+      }
+      shown += rows.length;
+    }
+    setHidden(this.empty, shown > 0);
+    if (!shown) setText(this.empty, this.#rows.size ? "No breaker matches." : this.page.started() ? "No breaker is registered yet. One appears when it is first asked for." : "");
+  }
+}
+
+// place moves as few as it can, and keeps the focus where it is.
+function place(list, rows) {
+  let next = list.firstElementChild;
+  for (const { element } of rows) {
+    if (element === next) {
+      next = next.nextElementSibling;
+      continue;
+    }
+    const focused = element.contains(document.activeElement) ? document.activeElement : null;
+    if (list.moveBefore && element.isConnected) list.moveBefore(element, next);
+    else list.insertBefore(element, next);
+    if (focused && document.activeElement !== focused) focused.focus({ preventScroll: true });
+  }
+  while (next) {
+    const after = next.nextElementSibling;
+    next.remove();
+    next = after;
+  }
+}
