@@ -54,12 +54,12 @@ export class Body {
     const [calls, bad] = this.$(".calls-chart").children;
     const top = item.calls.max();
     spark(calls, item.calls, top, 40);
-    spark(bad, item.bad, top, 40);
+    spark(bad, item.bad, top, 40, false);
     spark(this.$(".refusals"), item.refused, item.refused.max(), 40);
     const callsNow = item.calls.mean(3) || 0, badNow = item.bad.mean(3) || 0;
     setText(this.$(".calls-now"), `${pace(callsNow)} · ${pace(badNow)} failed`);
     setText(this.$(".refused-now"), pace(item.refusing));
-    setAttr(this.$(".calls-chart"), "aria-label", `Calls a second: now ${pace(callsNow)}, of which ${pace(badNow)} failed; at most ${pace(top)}`);
+    setAttr(this.$(".calls-chart"), "aria-label", `Let through a second: now ${pace(callsNow)}, of which ${pace(badNow)} failed; at most ${pace(top)}`);
     setAttr(this.$(".refused-chart"), "aria-label", `Refused a second: now ${pace(item.refusing)}, at most ${pace(item.refused.max())}`);
     const now = this.page.now();
     strip(this.$(".strip"), segments(item.status, now), now);

@@ -27,8 +27,10 @@ export function setHidden(e, hidden) {
   if (e.hidden !== hidden) e.hidden = hidden;
 }
 
-export function spark(line, series, top, height) {
+// spark draws the last values; a line that would lie on the ground all along is left out.
+export function spark(line, series, top, height, ground = true) {
   const points = [];
+  if (!ground && series.max() === 0) return setAttr(line, "points", "");
   const scale = (height - 3) / Math.max(top, 1);
   for (let i = 0; i < samples; i++) {
     const v = series.at(i);

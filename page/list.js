@@ -76,7 +76,7 @@ class Row {
     this.pace.classList.toggle("refusing", refusing);
     const top = Math.max(item.calls.max(), item.refused.max());
     spark(this.calls, item.calls, top, 24);
-    spark(this.bad, item.group === "trouble" ? item.refused : item.bad, top, 24);
+    spark(this.bad, item.group === "trouble" ? item.refused : item.bad, top, 24, false);
     this.body?.tick();
   }
 }

@@ -10,12 +10,13 @@ export const states = {
 
 export const stateName = (s) => states[s]?.name ?? String(s);
 
+// The spaces are such as no line breaks at.
 export function duration(seconds) {
   const s = Math.max(0, Math.floor(seconds));
-  if (s < 60) return `${s} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
-  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
-  return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
+  if (s < 60) return `${s}\u00a0s`;
+  if (s < 3600) return `${Math.floor(s / 60)}\u00a0min\u00a0${s % 60}\u00a0s`;
+  if (s < 86400) return `${Math.floor(s / 3600)}\u00a0h\u00a0${Math.floor((s % 3600) / 60)}\u00a0min`;
+  return `${Math.floor(s / 86400)}\u00a0d\u00a0${Math.floor((s % 86400) / 3600)}\u00a0h`;
 }
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
@@ -23,7 +24,7 @@ const tenth = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 
 export const count = (n) => whole.format(n);
 export const pace = (n) => (n > 0 && n < 0.05 ? "< 0.1" : n < 10 ? tenth.format(n) : whole.format(n));
-export const percent = (f) => `${f > 0 && f < 0.1 ? tenth.format(100 * f) : whole.format(100 * f)} %`;
+export const percent = (f) => `${f > 0 && f < 0.1 ? tenth.format(100 * f) : whole.format(100 * f)}\u00a0%`;
 
 // A rate and the threshold it reached, with as many digits as the threshold needs.
 function against(observed, threshold) {

@@ -61,10 +61,15 @@ func serve(ctx context.Context, address string, s *service.Service, log *zap.Log
 	if err != nil {
 		return fmt.Errorf("cannot listen: %w; choose another address with -addr", err)
 	}
-	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
+	streams, endStreams := context.WithCancel(context.Background())
+	defer endStreams()
+	server := &http.Server{Handler: s.Handler(streams), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
+	server.RegisterOnShutdown(endStreams)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
-	log.Info("serving", zap.String("url", "http://"+listener.Addr().String()), zap.Int("passages", s.Vectors.Count()))
+	url := "http://" + listener.Addr().String()
+	log.Info("serving", zap.String("url", url), zap.Int("passages", s.Vectors.Count()))
+	fmt.Printf("the live page of the breakers: %s/\n", url)
 	select {
 	case err := <-ended:
 		return err

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -21,7 +22,7 @@ func call(r *rig, method, path, from string, header ...string) *httptest.Respons
 		request.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	r.Handler().ServeHTTP(w, request)
+	r.Handler(context.Background()).ServeHTTP(w, request)
 	return w
 }
 
