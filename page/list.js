@@ -1,6 +1,6 @@
 // The rows: one for each breaker, in three groups, by trouble.
 
-import { compare, falling, matches, outage, rising, strain } from "./model.js";
+import { compare, falling, inOrder, matches, outage, rising, strain } from "./model.js";
 import { setAttr, setHidden, setText, spark } from "./chart.js";
 import { Body } from "./body.js";
 import { clock, count, duration, holdText, pace, percent, ruleText, stateName, tripText } from "./text.js";
@@ -96,8 +96,10 @@ function brief(item) {
 export class List {
   #rows = new Map();
   #dirty = new Set();
-  #waiting = []; // items without a row yet
   #running = false;
+  #shown = new Set(); // rows that can be seen, or nearly
+  #arranged = -1e9; // when
+  #later;
 
   constructor(model, page) {
     this.model = model;
@@ -113,6 +115,7 @@ export class List {
     for (const e of entries) {
       const { row } = e.target;
       row.shown = e.isIntersecting;
+      this.#shown[row.shown ? "add" : "delete"](row);
       if (row.shown && row.stale) this.#dirty.add(row.item);
     }
     this.#run();
@@ -130,6 +133,7 @@ export class List {
       this.visible.unobserve(row.element);
       row.element.remove();
       this.#rows.delete(name);
+      this.#shown.delete(row);
     }
   }
 
@@ -146,9 +150,15 @@ export class List {
         made = this.#draw(item) || made;
       }
       this.#running = false;
-      if (made && !this.#dirty.size) this.arrange();
+      if (made) this.#soon();
       this.#run();
     });
+  }
+
+  // #soon arranges the rows at once, but not many times a second.
+  #soon() {
+    if (this.#later) return;
+    this.#later = setTimeout(() => this.arrange(), Math.max(0, this.#arranged + 500 - performance.now()));
   }
 
   #draw(item) {
@@ -175,12 +185,12 @@ export class List {
   }
 
   tick() {
-    for (const row of this.#rows.values()) row.tick();
+    for (const row of this.#shown) row.tick();
     this.arrange();
   }
 
   count() {
-    for (const row of this.#rows.values()) if (row.shown) row.body?.count();
+    for (const row of this.#shown) row.body?.count();
   }
 
   orders() {
@@ -189,49 +199,56 @@ export class List {
 
   // arrange puts every row where it belongs, and touches only those that are elsewhere.
   arrange() {
+    clearTimeout(this.#later);
+    this.#later = undefined;
+    this.#arranged = performance.now();
     const groups = { trouble: [], worse: [], calm: [] };
     for (const row of this.#rows.values()) {
       row.item.key ??= [5, 0];
       const { group } = row.item;
-      row.element.dataset.group = group;
+      setAttr(row.element, "data-group", group);
       if (matches(row.item, this.words, this.filter)) groups[group].push(row);
       else if (row.element.parentNode) row.element.remove();
     }
-    let shown = 0, opened = 0;
+    let shown = 0;
     for (const [name, rows] of Object.entries(groups)) {
       const section = this.sections.get(name);
       rows.sort((a, b) => compare(a.item, b.item));
       setHidden(section.element, !rows.length);
       setText(section.head, `${section.title} (${count(rows.length)})`);
       place(section.list, rows);
-      for (const row of rows) {
-        const auto = name === "trouble" && opened++ < autoOpen;
-        row.open(row.wanted ?? (auto || !!row.auto && name === "trouble"));
-        row.auto = !!row.body && name === "trouble";
-      }
+      this.#open(name, rows);
       shown += rows.length;
     }
     setHidden(this.empty, shown > 0);
     if (!shown) setText(this.empty, this.#rows.size ? "No breaker matches." : this.page.started() ? "No breaker is registered yet. One appears when it is first asked for." : "");
   }
+
+  // #open opens the first rows in trouble by itself. What is open stays so until the trouble is over, or somebody closes it.
+  #open(group, rows) {
+    let room = group === "trouble" ? autoOpen - rows.filter((row) => row.auto).length : 0;
+    for (const row of rows) {
+      row.auto = group === "trouble" && (row.auto || room-- > 0);
+      row.open(row.wanted ?? row.auto);
+    }
+  }
 }
 
-// place moves as few as it can, and keeps the focus where it is.
+// place moves as few as it can, and keeps the focus where it is: the longest run of rows that are in order stays.
 function place(list, rows) {
-  let next = list.firstElementChild;
-  for (const { element } of rows) {
-    if (element === next) {
-      next = next.nextElementSibling;
-      continue;
-    }
-    const focused = element.contains(document.activeElement) ? document.activeElement : null;
-    if (list.moveBefore && element.isConnected) list.moveBefore(element, next);
-    else list.insertBefore(element, next);
-    if (focused && document.activeElement !== focused) focused.focus({ preventScroll: true });
+  const at = new Map([...list.children].map((element, i) => [element, i]));
+  const stays = inOrder(rows.map(({ element }) => at.get(element) ?? -1));
+  let next = null;
+  for (let i = rows.length - 1; i >= 0; i--) {
+    const { element } = rows[i];
+    if (!stays.has(i)) move(list, element, next);
+    next = element;
   }
-  while (next) {
-    const after = next.nextElementSibling;
-    next.remove();
-    next = after;
-  }
+}
+
+function move(list, element, next) {
+  const focused = element.contains(document.activeElement) ? document.activeElement : null;
+  if (list.moveBefore && element.isConnected) list.moveBefore(element, next);
+  else list.insertBefore(element, next);
+  if (focused && document.activeElement !== focused) focused.focus({ preventScroll: true });
 }

@@ -97,7 +97,10 @@ function say(text) {
 
 $("list").addEventListener("click", (e) => {
   const button = e.target.closest("button[data-order]");
-  if (button) orders.ask(button.closest(".row").row.item.name, button.dataset.order);
+  if (!button) return;
+  const { row } = button.closest(".row");
+  row.wanted = true; // it stays open, wherever the order takes it
+  orders.ask(row.item.name, button.dataset.order);
 });
 let typing;
 $("find").addEventListener("input", (e) => {

@@ -54,6 +54,7 @@ export class Item {
     const after = status.retry_after_seconds;
     this.due = after === undefined ? null : this.at + 1000 * after;
     this.text = haystack(this.name, status);
+    this.group = group(this);
   }
 
   // tick closes a second: what the totals grew by is that second's pace. Totals that fell are those of a new breaker.
@@ -69,12 +70,12 @@ export class Item {
     this.refused.push(grown("refused"));
     this.strain.push(strain(this.status).share);
     this.refusing = this.refused.mean(3) || 0;
+    this.group = group(this);
   }
 
   // gap says that seconds have passed that nobody counted.
   gap() { this.#counted = null; }
 
-  get group() { return group(this); }
   get held() { return this.status.state === "forced_open" || this.status.state === "disabled"; }
 }
 
@@ -223,4 +224,24 @@ export function matches(item, words, filter) {
   if (filter === "held" && !item.held) return false;
   if ((filter === "trouble" || filter === "worse") && item.group !== filter) return false;
   return words.every((w) => item.text.includes(w));
+}
+
+// inOrder returns the indices of a longest rising run in places; -1 is no place.
+export function inOrder(places) {
+  const ends = []; // of the runs of each length, the index where the one that ends lowest ends
+  const before = new Array(places.length);
+  places.forEach((place, i) => {
+    if (place < 0) return;
+    let low = 0, high = ends.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (places[ends[middle]] < place) low = middle + 1;
+      else high = middle;
+    }
+    before[i] = low ? ends[low - 1] : -1;
+    ends[low] = i;
+  });
+  const run = new Set();
+  for (let i = ends.at(-1) ?? -1; i >= 0; i = before[i]) run.add(i);
+  return run;
 }

@@ -1,7 +1,8 @@
 // Starts what the tests need: Chromium, and Go programs that say where they serve.
 
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
@@ -47,4 +48,59 @@ async function compiled(pkg) {
   const code = await new Promise((ended) => child.on("exit", ended));
   if (code) throw new Error(`go build ${pkg} failed`);
   return { build, dir: top };
+}
+
+// open opens a page in a context of its own. What the browser complains about is in page.problems.
+export async function open(browser, url, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, locale: "en-GB", ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(15000);
+  page.problems = [];
+  page.on("pageerror", (e) => page.problems.push(String(e)));
+  page.on("console", (m) => ["error", "warning"].includes(m.type()) && page.problems.push(m.text()));
+  page.on("request", (r) => new URL(r.url()).host === new URL(url).host || page.problems.push(`it asks for ${r.url()}`));
+  await page.goto(url);
+  return page;
+}
+
+// until waits for a function to be true inside the page.
+export const until = (page, test, argument) => page.waitForFunction(test, argument, { polling: 100 });
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+// findings are axe's, one line each.
+export async function findings(page) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
+  return violations.flatMap((v) => v.nodes.map((n) => `${v.id}: ${n.target}: ${n.failureSummary.replaceAll("\n", " ")}`));
+}
+
+// Row is a breaker's row on the page.
+export class Row {
+  constructor(page, name) {
+    this.page = page;
+    this.name = name;
+    this.row = page.locator(".row", { has: page.locator(".name", { hasText: new RegExp(`^${name.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&")}$`) }) });
+  }
+
+  is = (state) => this.row.locator(`.state:text-is("${state}")`).waitFor();
+  text = (selector) => this.row.locator(selector).textContent();
+  group = () => this.row.getAttribute("data-group");
+  fact = (title) => this.row.locator(".fact", { has: this.page.locator(`dt:text-is("${title}")`) }).textContent();
+
+  // refused is how many calls were, in all.
+  async refused() { return Number((await this.text(".refused .note")).match(/[\d,]+/)[0].replaceAll(",", "")); }
+
+  // refuses waits until callers are being refused.
+  refuses = () => this.row.locator(".pace.refusing").waitFor();
+
+  async order(label, go, { reason, time } = {}) {
+    await this.row.getByRole("button", { name: label }).click();
+    const dialog = this.page.getByRole("dialog");
+    await dialog.waitFor();
+    if (reason) await dialog.getByLabel(/Reason/).fill(reason);
+    if (time) await dialog.getByRole("combobox").selectOption(time);
+    await dialog.getByRole("button", { name: go, exact: true }).click();
+    await dialog.waitFor({ state: "hidden" });
+  }
 }

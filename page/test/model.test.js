@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { answers, compare, group, Item, matches, Model, outage, segments, since, strain } from "../model.js";
+import { answers, compare, group, inOrder, Item, matches, Model, outage, segments, since, strain } from "../model.js";
 
 const second = 1000;
 const start = Date.parse("2026-03-01T12:00:00Z");
@@ -159,4 +159,24 @@ test("search finds names, errors, reasons and people", () => {
 test("the summary", () => {
   const sum = filled(status("a", { state: "open", metrics: { rejected_calls: 7, state_transitions: [move("closed", "open", start - 60 * second, "failure_rate")] } }), status("b", { consecutive_failures: 4 }), status("c", { state: "disabled" })).summary();
   assert.deepEqual({ ...sum, states: undefined }, { all: 3, trouble: 2, worse: 1, held: 1, refusing: 0, refused: 7, oldest: start - 60 * second, states: undefined });
+});
+
+test("the longest run in order stays where it is", () => {
+  const run = (places) => [...inOrder(places)].sort((a, b) => a - b);
+  assert.deepEqual(run([]), []);
+  assert.deepEqual(run([-1, -1]), [], "what is not there cannot stay");
+  assert.deepEqual(run([0, 1, 2]), [0, 1, 2]);
+  assert.deepEqual(run([1, 2, 3, 0]), [0, 1, 2], "one that went down moves alone");
+  assert.deepEqual(run([3, 0, 1, 2]), [1, 2, 3], "as does one that went up");
+  for (let seed = 1; seed < 300; seed++) {
+    const places = Array.from({ length: seed % 9 }, (_, i) => ((seed * 7919 * (i + 3)) % 11) - 1);
+    const kept = run(places).map((i) => places[i]);
+    assert.ok(kept.every((p, i) => p >= 0 && (i === 0 || kept[i - 1] < p)));
+    let longest = 0; // of all choices, by trying them
+    for (let choice = 0; choice < 1 << places.length; choice++) {
+      const chosen = places.filter((_, i) => choice & (1 << i));
+      if (chosen.every((p, i) => p >= 0 && (i === 0 || chosen[i - 1] < p))) longest = Math.max(longest, chosen.length);
+    }
+    assert.equal(kept.length, longest, String(places));
+  }
 });
