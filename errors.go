@@ -195,11 +195,8 @@ func marked(err error) (v Verdict) {
 	return v
 }
 
-// verdict asks the markers, the classifiers in order, and the default. User code runs here: never under a lock.
+// verdict asks the markers, the classifiers in order, and the default. err is not nil. User code runs here: never under a lock.
 func (o *options) verdict(ctx context.Context, err error) Verdict {
-	if err == nil {
-		return Verdict{Outcome: Success}
-	}
 	v := marked(err)
 	for _, c := range o.classifiers {
 		if v.Outcome != unset {
