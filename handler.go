@@ -37,8 +37,8 @@ func Authorize(allow func(r *http.Request) (who string, ok bool)) HandlerOption 
 // out. The answer is the Status after it. A name in a path is escaped, its slashes too; asking for an unknown one makes none.
 //
 // With "Accept: text/event-stream" the list becomes a stream: an event "snapshot" with every Status by name, then "transition"
-// as they happen, "status" with those that changed and "removed" with names, at the latest a second after, and a "tick" each
-// second. A client that does not keep up is disconnected, and gets a snapshot when it is back. A stream ends with its request's
+// as they happen, "status" with those that changed and "removed" with names, at the latest a second after, "risk" with what
+// [Assess] makes of each status sent, and a "tick" each second. A client that does not keep up is disconnected, and gets a snapshot when it is back. A stream ends with its request's
 // context: have Server.RegisterOnShutdown cancel that, for Shutdown waits.
 //
 // Statuses are for everybody who can send a request, and hold error texts (see [WithErrorText]). Mount it below a prefix with

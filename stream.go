@@ -88,6 +88,7 @@ type feed struct {
 type known struct {
 	status  Status
 	text    []byte // `"name":{...}`
+	risk    []byte // likewise
 	version uint64
 	look    uint64
 }
@@ -162,7 +163,7 @@ func (f *feed) next(c *cursor) batch {
 	out := slices.Clone(f.moves[len(f.moves)-int(missed):])
 	switch {
 	case !c.started || c.version < f.forgot:
-		out = append(out, f.objectLocked("snapshot", 0))
+		out = append(out, f.objectLocked("snapshot", 0), f.objectLocked("risk", 0))
 	case c.version < f.version:
 		out = append(out, f.changedLocked(c.version)...)
 	}
@@ -226,8 +227,9 @@ func (f *feed) putLocked(s Status, look uint64) {
 		return
 	}
 	name, _ := json.Marshal(s.Name)
-	text, _ := json.Marshal(s) // neither can fail
-	f.entries[s.Name] = &known{s, slices.Concat(name, []byte(":"), text), f.version, look}
+	text, _ := json.Marshal(s)
+	risk, _ := json.Marshal(Assess(s, RiskThresholds{})) // none of them can fail
+	f.entries[s.Name] = &known{s, slices.Concat(name, []byte(":"), text), slices.Concat(name, []byte(":"), risk), f.version, look}
 }
 
 // same reports whether nothing happened between two statuses: that time passed is no news.
@@ -264,20 +266,24 @@ func (f *feed) changedLocked(from uint64) [][]byte {
 		frames = append(frames, frame("removed", gone))
 	}
 	if object := f.objectLocked("status", from); object != nil {
-		frames = append(frames, object)
+		frames = append(frames, object, f.objectLocked("risk", from))
 	}
 	f.shared.from, f.shared.to, f.shared.frames = from, f.version, frames
 	return frames
 }
 
-// objectLocked returns an event with the statuses newer than version from, by name; nil if a "status" would be empty.
+// objectLocked returns an event with the statuses, or risks, newer than version from, by name; nil if a "status" would be empty.
 func (f *feed) objectLocked(event string, from uint64) []byte {
 	var texts [][]byte
 	size := 64
 	for _, name := range slices.Sorted(maps.Keys(f.entries)) {
 		if e := f.entries[name]; e.version > from {
-			texts = append(texts, e.text)
-			size += len(e.text) + 1
+			text := e.text
+			if event == "risk" {
+				text = e.risk
+			}
+			texts = append(texts, text)
+			size += len(text) + 1
 		}
 	}
 	if len(texts) == 0 && event == "status" {

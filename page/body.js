@@ -34,6 +34,7 @@ export class Body {
     setHidden(this.$(".answers"), !parts.length);
     if (this.#changed("answers", parts)) stack(this.$(".stack"), this.$(".legend"), parts);
     this.#moves(s);
+    this.#risk(this.item.risk);
     this.orders();
     this.tick();
   }
@@ -130,6 +131,14 @@ export class Body {
     const box = this.$(".moves");
     box.replaceChildren(...list.map((m) => el("li", {}, el("time", { datetime: m.time }, clock(Date.parse(m.time), now)), el("span", { class: "to", "data-state": m.to }, stateName(m.to)), el("span", { class: "rule" }, ruleText(m.rule)))));
     if (!list.length) box.append(el("li", {}, el("span", { class: "rule" }, "Never left closed")));
+  }
+
+  // #risk is what alerts go by.
+  #risk(risk) {
+    const box = this.$(".risk");
+    setHidden(box, !risk?.score);
+    if (!risk?.score || !this.#changed("risk", risk)) return;
+    box.replaceChildren(el("b", { "data-level": risk.level }, `Risk ${risk.score} of 100, ${risk.level}`), `: ${risk.reasons.join("; ")}`);
   }
 
   orders() {

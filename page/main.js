@@ -28,6 +28,7 @@ const take = {
     list.arrange();
   },
   status: (some) => list.changed(model.status(some)),
+  risk: (some) => list.changed(model.risk(some)),
   removed(names) {
     model.removed(names);
     list.removed(names);

@@ -191,6 +191,11 @@ export class Model {
     });
   }
 
+  risk(some) {
+    const known = Object.keys(some).filter((name) => this.items.has(name));
+    return known.map((name) => Object.assign(this.items.get(name), { risk: some[name] }));
+  }
+
   removed(names) {
     for (const name of names) this.items.delete(name);
   }

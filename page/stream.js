@@ -12,7 +12,7 @@ export class Stream {
   #offset = null; // server time minus performance.now()
   #retry;
 
-  // on is called with "snapshot", "status", "removed", "transition", "tick" or "session" and its data; link with "live",
+  // on is called with "snapshot", "status", "risk", "removed", "transition", "tick" or "session" and its data; link with "live",
   // "connecting" or "frozen" whenever that changes.
   constructor(url, on, link) {
     this.#handlers = { url, on, link };
@@ -32,7 +32,7 @@ export class Stream {
     this.#retry = undefined;
     this.#opened = performance.now();
     const source = (this.#source = new EventSource(this.#handlers.url));
-    for (const kind of ["snapshot", "status", "removed", "transition", "session", "tick"]) {
+    for (const kind of ["snapshot", "status", "risk", "removed", "transition", "session", "tick"]) {
       source.addEventListener(kind, (e) => this.#take(kind, JSON.parse(e.data)));
     }
     source.onerror = () => this.#again();

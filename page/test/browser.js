@@ -27,7 +27,8 @@ export function launch() {
 // go runs a program of this repository until stop, and returns the first URL that it prints.
 export async function go(pkg, ...args) {
   const { build, dir } = await compiled(pkg);
-  const child = spawn(build, args, { cwd: dir, stdio: ["ignore", "pipe", "pipe"] });
+  const { REDIS_URL, DATABASE_URL, OPENAI_BASE_URL, OLLAMA_HOST, ...env } = process.env; // only what is in the process
+  const child = spawn(build, args, { cwd: dir, env, stdio: ["ignore", "pipe", "pipe"] });
   const said = [];
   const url = await new Promise((found, failed) => {
     for (const out of [child.stdout, child.stderr]) {
