@@ -1,6 +1,6 @@
 // The opened part of a row: everything about one breaker.
 
-import { answers, outage, segments, since, strain } from "./model.js";
+import { answers, segments, since, strain } from "./model.js";
 import { el, meter, setAttr, setHidden, setText, spark, stack, strip } from "./chart.js";
 import { clock, count, duration, holdText, pace, percent, plural, ruleText, stateName, states, tripText, windowText } from "./text.js";
 import { addressable, offered } from "./orders.js";
@@ -119,7 +119,7 @@ export class Body {
       });
     }
     const known = s.failure_count + s.success_count;
-    const frozen = s.state === "closed" || s.state === "disabled" ? "" : ", as it was when it opened";
+    const frozen = s.trip && s.state !== "closed" ? ", as it was when it opened" : "";
     const few = known < c.minimum_calls ? `; rates count from ${count(c.minimum_calls)} calls on` : "";
     setText(this.$(".window"), `${count(s.failure_count)} of ${plural(known, "call", "calls")} failed, ${windowText(c)}${frozen}${few}`);
   }
@@ -184,7 +184,5 @@ function nearest(s) {
 function whyNote(s) {
   if (s.hold) return states[s.state].means;
   if (!s.trip) return "";
-  const began = outage(s);
-  const again = began !== null && Date.parse(s.trip.at) - began > 1000;
-  return again ? `in trouble since ${clock(began, Date.parse(s.at))}` : "";
+  return `at ${clock(Date.parse(s.trip.at), Date.parse(s.at))}`;
 }

@@ -16,7 +16,7 @@ export const addressable = {
 
 export function offered(status, may) {
   if (!may || !addressable.test(status.name)) return [];
-  const words = status.hold ? ["release", status.state === "disabled" ? "force-open" : "disable", "reset"] : status.state === "closed" ? ["force-open", "disable", "trip", "reset"] : ["force-open", "disable", "reset"];
+  const words = status.hold ? ["release", status.state === "disabled" ? "force-open" : "disable", "reset"] : status.state === "open" ? ["force-open", "disable", "reset"] : ["force-open", "disable", "trip", "reset"];
   return words.map((w) => [w, orders[w].label]);
 }
 

@@ -118,13 +118,13 @@ test("it works by keyboard alone", options, async () => {
   await until(page, () => document.querySelectorAll(".row").length === 8);
   await page.keyboard.press("/");
   assert.equal(await page.evaluate(() => document.activeElement.id), "find");
-  await page.keyboard.type("search/国際");
+  await page.keyboard.type("search/Zürich");
   await until(page, () => document.querySelectorAll(".row").length === 1);
-  const row = new Row(page, "search/国際");
+  const row = new Row(page, "search/Zürich");
   await page.keyboard.press("Tab"); // the filter
   await page.keyboard.press("Tab"); // the row
   await page.keyboard.press("Enter");
-  assert.equal(await row.row.getByRole("button", { name: "search/国際" }).getAttribute("aria-expanded"), "true");
+  assert.equal(await row.row.getByRole("button", { name: "search/Zürich" }).getAttribute("aria-expanded"), "true");
   await page.keyboard.press("Tab"); // the first order
   assert.equal(await page.evaluate(() => document.activeElement.textContent), "Force open…");
   await page.keyboard.press("Enter");

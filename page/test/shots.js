@@ -1,32 +1,32 @@
 // Takes the pictures of docs/images: each of four states, light and dark, wide and narrow.
 //
-//	node shots.js [-dir docs/images] [-warm 40]
+//	node shots.js [-dir docs/images] [-warm 60]
 
 import { mkdirSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { go, launch, top } from "./browser.js";
+import { go, launch, open, top } from "./browser.js";
 
-const { values } = parseArgs({ options: { dir: { type: "string", default: `${top}docs/images` }, warm: { type: "string", default: "40" } } });
+const { values } = parseArgs({ options: { dir: { type: "string", default: `${top}docs/images` }, warm: { type: "string", default: "60" } } });
 mkdirSync(values.dir, { recursive: true });
 
 const server = await go("./page/test/server");
 const browser = await launch();
 try {
-  const pages = [];
+  const pages = new Map();
   for (const state of ["closed", "open", "half-open", "held"]) {
-    for (const scheme of ["light", "dark"]) {
-      for (const [width, viewport] of [["wide", { width: 1280, height: 860 }], ["narrow", { width: 390, height: 844 }]]) {
-        const context = await browser.newContext({ viewport, colorScheme: scheme, reducedMotion: "reduce", deviceScaleFactor: 1, timezoneId: "UTC", locale: "en-GB" });
-        const page = await context.newPage();
-        page.on("pageerror", (e) => { throw e; });
-        page.on("console", (m) => { if (m.type() === "error") throw new Error(m.text()); });
-        await page.goto(`${server.url}/${state}/`);
-        pages.push({ page, path: `${values.dir}/${state}-${scheme}-${width}.png` });
-      }
-    }
+    pages.set(state, await open(browser, `${server.url}/${state}/`, { reducedMotion: "reduce", timezoneId: "UTC" }));
   }
   await new Promise((later) => setTimeout(later, 1000 * Number(values.warm)));
-  for (const { page, path } of pages) await page.screenshot({ path });
+  for (const [state, page] of pages) {
+    for (const [width, viewport] of [["wide", { width: 1280, height: 860 }], ["narrow", { width: 390, height: 844 }]]) {
+      await page.setViewportSize(viewport);
+      for (const colorScheme of ["light", "dark"]) {
+        await page.emulateMedia({ colorScheme });
+        await page.screenshot({ path: `${values.dir}/${state}-${colorScheme}-${width}.png`, timeout: 120000 });
+      }
+    }
+    if (page.problems.length) throw new Error(page.problems.join("\n"));
+  }
 } finally {
   await browser.close();
   await server.stop();

@@ -50,7 +50,7 @@ type shop struct {
 	registry *breaker.Registry
 }
 
-var paces = map[string]float64{"llm": 24, "vectordb": 31, "payments": 12, "inventory": 18, "session-store": 44, "local-model": 6, "emails": 3, "search/国際": 9}
+var paces = map[string]float64{"llm": 24, "vectordb": 31, "payments": 12, "inventory": 18, "session-store": 44, "local-model": 6, "emails": 3, "search/Zürich": 9}
 
 func newShop() *shop {
 	file := breaker.RegistryConfig{
@@ -129,11 +129,12 @@ func closed(s *shop) {
 
 // opened has an outage of the model after some good seconds, and another service on its way to one.
 func opened(s *shop) {
+	s.set("llm", breaker.Config{FailureThreshold: 8, OpenTimeout: 2 * time.Minute, SlowCallDuration: 2 * time.Second})
 	s.set("payments", breaker.Config{FailureThreshold: breaker.Off, SlowCallDuration: 2 * time.Second})
 	start := time.Now()
 	s.callAll(map[string]func() float64{
-		"llm":      func() float64 { return step(time.Since(start), 7*time.Second) },
-		"payments": func() float64 { return min(0.36, 0.03*time.Since(start).Seconds()) },
+		"llm":      func() float64 { return step(time.Since(start), 20*time.Second) },
+		"payments": func() float64 { return min(0.33, 0.005*time.Since(start).Seconds()) },
 	})
 }
 
@@ -146,13 +147,14 @@ func step(now, at time.Duration) float64 {
 
 // halfOpen opens, probes in vain, and probes again, slowly enough to be seen.
 func halfOpen(s *shop) {
-	b := s.set("llm", breaker.Config{FailureThreshold: 5, OpenTimeout: 3 * time.Second, MaxOpenTimeout: 5 * time.Second, HalfOpenMaxCalls: 1, SuccessThreshold: 500})
+	b := s.set("llm", breaker.Config{FailureThreshold: 5, OpenTimeout: 4 * time.Second, MaxOpenTimeout: 8 * time.Second, HalfOpenMaxCalls: 1, SuccessThreshold: 80})
 	start := time.Now()
 	s.callAll(map[string]func() float64{"llm": func() float64 {
-		if b.State() == breaker.StateHalfOpen && time.Since(start) > 11*time.Second {
+		if b.State() == breaker.StateHalfOpen && time.Since(start) > 20*time.Second {
+			time.Sleep(time.Second)
 			return 0
 		}
-		return step(time.Since(start), 3*time.Second)
+		return step(time.Since(start), 8*time.Second)
 	}})
 }
 
