@@ -194,9 +194,9 @@ func (h *handler) order(w http.ResponseWriter, r *http.Request, name, word strin
 	}
 	o, err := readOrder(w, r)
 	if err == nil && o.lasts != 0 && !what.holds {
-		err = badOrder{http.StatusBadRequest, fmt.Sprintf(`"for" is how long a hold lasts: %s takes none, only force-open and disable do`, word)}
+		err = orderError{http.StatusBadRequest, fmt.Sprintf(`"for" is how long a hold lasts: %s takes none, only force-open and disable do`, word)}
 	}
-	if bad, ok := errors.AsType[badOrder](err); ok {
+	if bad, ok := errors.AsType[orderError](err); ok {
 		writeError(w, bad.status, bad.text)
 		return
 	}
@@ -209,33 +209,33 @@ func (h *handler) order(w http.ResponseWriter, r *http.Request, name, word strin
 // maxOrder is how many bytes an order's body may have.
 const maxOrder = 4 << 10
 
-// badOrder is why a body is not taken.
-type badOrder struct {
+// orderError is why a body is not taken.
+type orderError struct {
 	status int
 	text   string
 }
 
-func (e badOrder) Error() string { return e.text }
+func (e orderError) Error() string { return e.text }
 
 // readOrder reads the body, which may be empty. Whatever it does not understand is an error: half an order is none.
 func readOrder(w http.ResponseWriter, r *http.Request) (order, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxOrder))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return order{}, badOrder{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has more than %d bytes: an order is short", maxOrder)}
+		return order{}, orderError{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has more than %d bytes: an order is short", maxOrder)}
 	}
 	if err != nil {
-		return order{}, badOrder{http.StatusBadRequest, "the body could not be read to its end"}
+		return order{}, orderError{http.StatusBadRequest, "the body could not be read to its end"}
 	}
 	if len(bytes.TrimSpace(body)) == 0 {
 		return order{}, nil
 	}
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if r.Header.Get("Content-Type") != "" && (err != nil || kind != "application/json") || r.Header.Get("Content-Encoding") != "" {
-		return order{}, badOrder{http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type %q is not taken: want application/json, not encoded", r.Header.Get("Content-Type"))}
+		return order{}, orderError{http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type %q is not taken: want application/json, not encoded", r.Header.Get("Content-Type"))}
 	}
 	o, err := parseOrder(body)
 	if err != nil {
-		return order{}, badOrder{http.StatusBadRequest, `want a body such as {"reason": "migration", "for": "15m"}, or none: ` + err.Error()}
+		return order{}, orderError{http.StatusBadRequest, `want a body such as {"reason": "migration", "for": "15m"}, or none: ` + err.Error()}
 	}
 	return o, nil
 }

@@ -72,11 +72,12 @@ func (s served) ask(t *testing.T, method, path, body string, header ...string) a
 	require.NoError(t, err)
 	defer conn.Close()
 	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
-	request := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nContent-Length: %d\r\n", method, path, conn.RemoteAddr(), len(body))
+	var request strings.Builder
+	request.WriteString(fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nContent-Length: %d\r\n", method, path, conn.RemoteAddr(), len(body)))
 	for i := 0; i+1 < len(header); i += 2 {
-		request += header[i] + ": " + header[i+1] + "\r\n"
+		request.WriteString(header[i] + ": " + header[i+1] + "\r\n")
 	}
-	_, err = io.WriteString(conn, request+"\r\n"+body)
+	_, err = io.WriteString(conn, request.String()+"\r\n"+body)
 	require.NoError(t, err)
 	res, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
 	require.NoError(t, err)

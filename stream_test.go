@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,10 +68,8 @@ func (w *watcher) next(kinds ...string) sent {
 		case strings.HasPrefix(line, "data: "):
 			e.data = json.RawMessage(strings.TrimPrefix(line, "data: "))
 		case line == "":
-			for _, k := range kinds {
-				if k == e.kind {
-					return e
-				}
+			if slices.Contains(kinds, e.kind) {
+				return e
 			}
 			if len(kinds) == 0 {
 				return e
