@@ -134,6 +134,38 @@ func TestATripIsToldWithItsReason(t *testing.T) {
 	assert.NotEmpty(t, e.Trip.Errors)
 }
 
+func TestEveryClientHearsOfATransitionAtOnce(t *testing.T) {
+	r, server := streaming(t, "a")
+	clients := make([]*watcher, 5)
+	for i := range clients {
+		clients[i] = watch(t, server.URL)
+		clients[i].next("session")
+	}
+	for range 3 {
+		clients[0].next("tick") // well before the next
+		began := time.Now()
+		r.Breaker("a").ForceOpen(Hold{})
+		for _, w := range clients {
+			require.Equal(t, "transition", w.next("transition").kind)
+			require.NotEmpty(t, w.next("status").statuses(t))
+		}
+		assert.Less(t, time.Since(began), 700*time.Millisecond)
+	}
+}
+
+func TestRisksComeWithTheStatusesTheyAreOf(t *testing.T) {
+	r, server := streaming(t, "a", "b")
+	w := watch(t, server.URL)
+	var risks map[string]Risk
+	require.NoError(t, json.Unmarshal(w.next("risk").data, &risks))
+	require.Len(t, risks, 2)
+	require.Equal(t, RiskLow, risks["a"].Level)
+	r.Breaker("a").Trip("")
+	risks = nil
+	require.NoError(t, json.Unmarshal(w.next("risk").data, &risks))
+	require.Equal(t, map[string]Risk{"a": Assess(r.Breaker("a").Status(), RiskThresholds{})}, risks)
+}
+
 func TestChangedStatusesComeEachSecondAndOthersDoNot(t *testing.T) {
 	r, server := streaming(t, "busy", "idle", "open")
 	r.Breaker("open").Trip("its countdown alone is no change")
@@ -276,6 +308,23 @@ func TestAFastSecondIsLookedAtOnce(t *testing.T) {
 			f.next(b)
 			require.Equal(t, looks+1, f.looks)
 			require.Equal(t, a.version, b.version)
+		}
+	})
+}
+
+func TestALongerWaitIsNewsThoughNothingElseChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f := feedOf(t, "a")
+		b := r.Breaker("a")
+		b.Trip("")
+		c := f.join()
+		f.next(c)
+		for _, want := range []bool{false, true, false} {
+			time.Sleep(10 * time.Second)
+			if want {
+				b.Trip("again")
+			}
+			require.Equal(t, want, strings.Contains(text(f.next(c)), "event: status"))
 		}
 	})
 }

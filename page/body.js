@@ -104,11 +104,11 @@ export class Body {
     const off = (v) => typeof v !== "number";
     meter(rate, {
       label: "Failure rate", value: s.failure_rate ?? 0, threshold: off(c.failure_rate_threshold) ? 0 : c.failure_rate_threshold,
-      text: `${s.failure_rate === undefined ? "–" : percent(s.failure_rate)} of ${off(c.failure_rate_threshold) ? "any: off" : percent(c.failure_rate_threshold)}`,
+      text: `${s.failure_rate === undefined ? "–" : percent(s.failure_rate)}${off(c.failure_rate_threshold) ? ", rule is off" : ` of ${percent(c.failure_rate_threshold)}`}`,
     });
     meter(run, {
       label: "Failures in a row", value: s.consecutive_failures, threshold: off(c.failure_threshold) ? 0 : c.failure_threshold,
-      text: `${count(s.consecutive_failures)} of ${off(c.failure_threshold) ? "any: off" : count(c.failure_threshold)}`,
+      text: `${count(s.consecutive_failures)}${off(c.failure_threshold) ? ", rule is off" : ` of ${count(c.failure_threshold)}`}`,
     });
     const slowOff = off(c.slow_call_duration_threshold) || off(c.slow_call_rate_threshold);
     setHidden(slow, slowOff);
