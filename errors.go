@@ -273,7 +273,9 @@ func hideURLs(text string, urls []string) string {
 		}
 		pairs = append(pairs, strconv.Quote(raw), strconv.Quote(short))
 	}
-	text = strings.NewReplacer(pairs...).Replace(text)
+	if len(pairs) > 0 {
+		text = strings.NewReplacer(pairs...).Replace(text)
+	}
 	text = text[:min(len(text), maxSearched)]
 	if !strings.Contains(text, "://") { // as most: spare them the search
 		return text

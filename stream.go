@@ -142,8 +142,8 @@ func (f *feed) leave() {
 	f.forgot, f.shared.to, f.looked = f.version, 0, time.Time{}
 }
 
-// batch is what to write to a client, and when to ask again.
-type batch struct {
+// telling is what to write to a client, and when to ask again.
+type telling struct {
 	frames [][]byte
 	behind bool // it has missed transitions, and must begin anew
 	due    time.Time
@@ -151,14 +151,14 @@ type batch struct {
 }
 
 // next returns what the client has not been told yet.
-func (f *feed) next(c *cursor) batch {
+func (f *feed) next(c *cursor) telling {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.takeLocked()
 	f.lookLocked(time.Now())
 	missed := f.moved - c.moved
 	if missed > uint64(len(f.moves)) {
-		return batch{behind: true}
+		return telling{behind: true}
 	}
 	out := slices.Clone(f.moves[len(f.moves)-int(missed):])
 	switch {
@@ -171,7 +171,7 @@ func (f *feed) next(c *cursor) batch {
 		out = append(out, f.tick)
 	}
 	*c = cursor{true, f.version, f.looks, f.moved}
-	return batch{frames: out, due: f.looked.Add(lookEvery), news: f.news}
+	return telling{frames: out, due: f.looked.Add(lookEvery), news: f.news}
 }
 
 // takeLocked makes frames of the transitions that have come, refreshes the statuses they changed, and wakes the other clients.
@@ -186,7 +186,7 @@ func (f *feed) takeLocked() {
 	f.moved += uint64(len(events)) + lost
 	f.version++
 	for _, e := range events {
-		f.moves = append(f.moves, frame("transition", describe(e)))
+		f.moves = append(f.moves, frame("transition", eventTextOf(e)))
 		if old, ok := f.entries[e.Breaker.Name()]; ok {
 			f.putLocked(e.Breaker.Status(), old.look)
 		}
@@ -324,7 +324,7 @@ type holdText struct {
 	For    string `json:"for,omitempty"`
 }
 
-func describe(e Event) eventText {
+func eventTextOf(e Event) eventText {
 	t := eventText{Name: e.Breaker.Name(), Seq: e.Seq, From: e.From, To: e.To, At: e.At, Rule: e.Rule, Trip: e.Trip, Reason: e.Reason, Dropped: e.Dropped}
 	if e.Hold != nil {
 		t.Hold = &holdText{By: e.Hold.By, Reason: e.Hold.Reason}

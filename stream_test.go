@@ -253,7 +253,7 @@ func feedOf(t *testing.T, names ...string) (*Registry, *feed) {
 	return r, newFeed(r)
 }
 
-func text(b batch) (s string) {
+func text(b telling) (s string) {
 	for _, f := range b.frames {
 		s += string(f)
 	}
