@@ -59,6 +59,13 @@ func TestResetClosesOneBreaker(t *testing.T) {
 	assert.Equal(t, breaker.StateOpen, r.state(Database))
 }
 
+func TestThePageIsThereAndAHoldSaysFromWhere(t *testing.T) {
+	r := start(t, steady)
+	assert.Contains(t, call(r, "GET", "/", there).Body.String(), "<title>Circuit breakers</title>")
+	require.Equal(t, 200, call(r, "POST", "/admin/circuit-breakers/llm/force-open", here).Code)
+	assert.Equal(t, "127.0.0.1", r.breakers.Breaker(LLM).Status().Hold.By)
+}
+
 func TestResetOfAnUnknownNameIsNotFoundAndMakesNone(t *testing.T) {
 	r := start(t, steady)
 	assert.Equal(t, 404, call(r, "POST", "/admin/circuit-breakers/nobody/reset", here).Code)
