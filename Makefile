@@ -170,15 +170,16 @@ golangci: tools
 
 .PHONY: page-test
 page-test: page/test/node_modules ## the live page in a real browser: Chromium, Node and npm are needed
-	cd page/test && node --test --test-concurrency=1 --test-reporter=spec
+	cd page/test && node --test --test-concurrency=1 --test-reporter=spec *.test.js
 
 .PHONY: page-shots
 page-shots: page/test/node_modules ## the pictures of the README, anew, in docs/images
 	node page/test/shots.js
 
 page/test/node_modules: page/test/package-lock.json
-	cd page/test && npm ci --no-audit --no-fund --ignore-scripts
-	touch $@
+	cd page/test
+	npm ci --no-audit --no-fund --ignore-scripts
+	touch node_modules
 
 .PHONY: ci
 ci: ci-lint ci-race ci-alone ci-386 ci-cover ci-instructions ci-fuzz ci-demo ci-page ci-total ## all that must hold before a change lands; totals on the last line
