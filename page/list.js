@@ -7,6 +7,7 @@ import { clock, count, duration, holdText, pace, percent, ruleText, stateName, t
 
 const template = document.getElementById("row");
 const autoOpen = 6; // rows in trouble that are open from the start
+const firstRows = 100; // rows of a group that are shown, until more are asked for: what is not there costs no frame
 const slice = 8; // ms of work at a time: a click never waits for longer
 
 let ids = 0;
@@ -107,7 +108,13 @@ export class List {
     this.words = [];
     this.filter = "all";
     this.empty = document.getElementById("empty");
-    this.sections = new Map([...document.querySelectorAll("section[data-group]")].map((s) => [s.dataset.group, { element: s, head: s.querySelector("h2"), title: s.querySelector("h2").textContent, list: s.querySelector("ul") }]));
+    this.sections = new Map([...document.querySelectorAll("section[data-group]")].map((s) => [s.dataset.group, { element: s, head: s.querySelector("h2"), title: s.querySelector("h2").textContent, list: s.querySelector("ul"), more: s.querySelector(".more"), limit: firstRows }]));
+    for (const section of this.sections.values()) {
+      section.more.addEventListener("click", () => {
+        section.limit *= 4;
+        this.arrange();
+      });
+    }
     this.visible = new IntersectionObserver((entries) => this.#seen(entries), { rootMargin: "200px" });
   }
 
@@ -216,12 +223,20 @@ export class List {
       rows.sort((a, b) => compare(a.item, b.item));
       setHidden(section.element, !rows.length);
       setText(section.head, `${section.title} (${count(rows.length)})`);
-      place(section.list, rows);
+      this.#place(section, rows);
       this.#open(name, rows);
       shown += rows.length;
     }
     setHidden(this.empty, shown > 0);
     if (!shown) setText(this.empty, this.#rows.size ? "No breaker matches." : this.page.started() ? "No breaker is registered yet. One appears when it is first asked for." : "");
+  }
+
+  #place({ list, more, limit }, rows) {
+    const rest = rows.slice(limit);
+    for (const { element } of rest) if (element.parentNode) element.remove();
+    place(list, rest.length ? rows.slice(0, limit) : rows);
+    setHidden(more, !rest.length);
+    setText(more, `Show more: ${count(rest.length)} are not listed`);
   }
 
   // #open opens the first rows in trouble by itself. What is open stays so until the trouble is over, or somebody closes it.
