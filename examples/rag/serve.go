@@ -61,21 +61,25 @@ func serve(ctx context.Context, address string, s *service.Service, log *zap.Log
 	if err != nil {
 		return fmt.Errorf("cannot listen: %w; choose another address with -addr", err)
 	}
+	url := "http://" + listener.Addr().String()
+	alerts, err := startAlerts(s.Alerts(), s.Breakers(), url, log)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	streams, endStreams := context.WithCancel(context.Background())
 	defer endStreams()
 	server := &http.Server{Handler: s.Handler(streams), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
 	server.RegisterOnShutdown(endStreams)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
-	url := "http://" + listener.Addr().String()
 	log.Info("serving", zap.String("url", url), zap.Int("passages", s.Vectors.Count()))
 	fmt.Printf("the live page of the breakers: %s/\n", url)
 	select {
 	case err := <-ended:
-		return err
+		return errors.Join(err, alerts.Close(ctx))
 	case <-ctx.Done():
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	return server.Shutdown(grace)
+	return errors.Join(server.Shutdown(grace), alerts.Close(grace))
 }

@@ -18,6 +18,7 @@ import (
 //	POST /chat                                   {"message": "..."}: a Reply
 //	GET  /                                       the breakers' live page
 //	GET  /health/circuit-breakers                every breaker's Status, by name, or a stream of events
+//	GET  /metrics                                the breakers for Prometheus
 //	POST /admin/circuit-breakers/{name}/{order}  reset, trip, force-open, disable, release; from this machine only
 //	POST /admin/faults/{name}                    make an embedded upstream misbehave; from this machine only
 //
@@ -25,6 +26,7 @@ import (
 func (s *Service) Handler(ctx context.Context) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /chat", s.chat)
+	mux.Handle("GET /metrics", s.metrics())
 	mux.HandleFunc("POST /admin/faults/{name}", fromLoopback(s.faults))
 	mux.Handle("/", endWith(ctx, s.breakers.Handler(breaker.Authorize(loopback))))
 	return http.NewCrossOriginProtection().Handler(mux) // a web page open in a browser on this machine is not its user
