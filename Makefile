@@ -184,8 +184,21 @@ staticcheck: tools
 golangci: tools
 	@$(call each,$(BIN)/golangci-lint run --allow-parallel-runners ./...)
 
+.PHONY: page-test
+page-test: page/test/node_modules ## the live page in a real browser: Chromium, Node and npm are needed
+	cd page/test && node --test --test-concurrency=1 --test-reporter=spec *.test.js
+
+.PHONY: page-shots
+page-shots: page/test/node_modules ## the pictures of the README, anew, in docs/images
+	node page/test/shots.js
+
+page/test/node_modules: page/test/package-lock.json
+	cd page/test
+	npm ci --no-audit --no-fund --ignore-scripts
+	touch node_modules
+
 .PHONY: ci
-ci: ci-lint ci-steps ci-race ci-alone ci-386 ci-cover ci-instructions ci-fuzz ci-demo ci-total ## all that must hold before a change lands; totals on the last line
+ci: ci-lint ci-steps ci-race ci-alone ci-386 ci-cover ci-instructions ci-fuzz ci-demo ci-page ci-total ## all that must hold before a change lands; totals on the last line
 
 .PHONY: ci-lint
 ci-lint: check-format check-tidy check-fix vet staticcheck golangci
@@ -229,6 +242,11 @@ ci-fuzz: fuzz
 ci-demo:
 	@echo "== the demo, with what is built into it"
 	env -u REDIS_URL -u DATABASE_URL $(GO) run ./examples/rag demo
+
+.PHONY: ci-page
+ci-page:
+	@echo "== the live page, in a browser"
+	$(MAKE) --no-print-directory page-test
 
 .PHONY: ci-total
 ci-total:

@@ -159,14 +159,22 @@ func (b *Breaker) Do(ctx context.Context, call func(context.Context) error) erro
 //
 // A permit that is forgotten keeps a place in half-open until Config.ProbeTimeout after its last sign of life.
 func (b *Breaker) Acquire(ctx context.Context) (*Permit, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
 	p := new(Permit)
-	if err := b.admit(ctx, p); err != nil {
+	if _, err := b.begin(ctx, p); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// begin admits a call, unless its context is done, and fills in its permit. The context is that for the call.
+func (b *Breaker) begin(ctx context.Context, p *Permit) (context.Context, error) {
+	if err := ctx.Err(); err != nil {
+		return ctx, err
+	}
+	if err := b.admit(ctx, p); err != nil {
+		return ctx, err
+	}
+	return p.Context(ctx), nil
 }
 
 // admit lets a call in, and fills in its permit, or refuses it.

@@ -233,6 +233,37 @@ func ExampleProtected_OrCall() {
 	// local-model true connection refused
 }
 
+func ExampleNewTransport() {
+	down := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "20")
+		w.WriteHeader(http.StatusTooManyRequests)
+	}))
+	defer down.Close()
+	get := func(c *http.Client) (*http.Response, error) { return c.Get(down.URL) }
+	registry, err := breaker.NewRegistry(breaker.RegistryConfig{})
+	if err != nil {
+		return
+	}
+
+	client := &http.Client{Transport: breaker.NewTransport(registry, nil,
+		breaker.FirstContentLimit(time.Minute), // the longest wait for the first token
+		breaker.StallLimit(30*time.Second),     // and between two
+	)}
+
+	for range 2 {
+		resp, err := get(client)
+		if breaker.IsOpen(err) {
+			fmt.Println("refused: the upstream wants to be left alone")
+			continue
+		}
+		fmt.Println(resp.Status)
+		_ = resp.Body.Close()
+	}
+	// Output:
+	// 429 Too Many Requests
+	// refused: the upstream wants to be left alone
+}
+
 func ExampleAssess() {
 	payments := breaker.Must(breaker.New("payments", breaker.Config{FailureThreshold: 3}))
 	for range 3 {
@@ -248,6 +279,27 @@ func ExampleAssess() {
 	// high 75
 	// open: every call is refused (+50)
 	// 3 failures in a row against a threshold of 3 (+25)
+}
+
+func ExampleRegistry_Handler() {
+	registry, err := breaker.NewRegistry(breaker.RegistryConfig{})
+	if err != nil {
+		panic(err)
+	}
+	llm := registry.Breaker("llm")
+	onCall := func(r *http.Request) (who string, ok bool) {
+		who, password, _ := r.BasicAuth()
+		return who, who != "" && password == "the real check goes here"
+	}
+
+	http.Handle("/breakers/", http.StripPrefix("/breakers", registry.Handler(breaker.Authorize(onCall))))
+
+	order := httptest.NewRequest("POST", "/breakers/admin/circuit-breakers/llm/force-open", strings.NewReader(`{"reason": "migration", "for": "15m"}`))
+	order.SetBasicAuth("ann", "the real check goes here")
+	http.DefaultServeMux.ServeHTTP(httptest.NewRecorder(), order)
+	fmt.Println(llm.State(), "by", llm.Status().Hold.By)
+	// Output:
+	// forced_open by ann
 }
 
 func ExampleRegistry_Collector() {
