@@ -299,7 +299,7 @@ func (w world) everyOrder(bound int) (orders int) {
 						cost = 1
 					}
 					if other != m.chosen && swaps+cost <= bound {
-						todo = append(todo, append(choices(s.trace[:i]), other))
+						todo = append(todo, append(chosenIn(s.trace[:i]), other))
 					}
 				}
 			}
@@ -311,7 +311,7 @@ func (w world) everyOrder(bound int) (orders int) {
 	return orders
 }
 
-func choices(trace []moment) (list []int) {
+func chosenIn(trace []moment) (list []int) {
 	for _, m := range trace {
 		list = append(list, m.chosen)
 	}
