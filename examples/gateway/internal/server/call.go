@@ -1,0 +1,215 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/failfast-go/breaker"
+	"github.com/failfast-go/breaker/examples/gateway/internal/wire"
+)
+
+func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) { g.serve(w, r, false) }
+
+func (g *Gateway) embeddings(w http.ResponseWriter, r *http.Request) { g.serve(w, r, true) }
+
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, embeddings bool) {
+	s := g.current.Load()
+	if !s.enter(w, r) {
+		return
+	}
+	body, ok := s.readBody(w, r)
+	if !ok {
+		return
+	}
+	must := "messages"
+	if embeddings {
+		must = "input"
+	}
+	request, err := wire.ParseRequest(body, must)
+	if err != nil {
+		refuseRequest(w, err)
+		return
+	}
+	m := s.models[request.Model]
+	if m == nil {
+		writeError(w, http.StatusNotFound, unknownModel(request.Model))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.Limits.Request)
+	defer cancel()
+	c := &call{setup: s, log: g.log, w: w, caller: r.Context(), ctx: ctx, request: request, model: m, embeddings: embeddings}
+	c.run()
+}
+
+// call is one request on its way to an answer.
+type call struct {
+	*setup
+	log        *zap.Logger
+	w          http.ResponseWriter
+	caller     context.Context // ends when the caller hangs up
+	ctx        context.Context // ends also when the time for everything is over
+	request    *wire.Request
+	model      *model
+	embeddings bool
+
+	attempts  int           // made, on all targets
+	cause     *wire.Failure // why the first target that was asked did not answer
+	refusal   error         // of the first breaker that refused
+	misfit    error         // why the first target that cannot be asked cannot
+	retryable time.Time     // the soonest instant at which a target that refused admits again
+	tooLong   bool          // for context tokens
+	context   int           //
+	primary   *target       // the first that could be asked
+}
+
+// run asks the targets in their order until one has answered. A target is asked at most once, its own retry aside.
+func (c *call) run() {
+	for _, t := range c.candidates() {
+		if c.tooLong && t.Context <= c.context {
+			continue
+		}
+		path, body, err := c.translate(t)
+		if err != nil {
+			if c.misfit == nil {
+				c.misfit = err
+			}
+			continue
+		}
+		answered, failure := c.ask(t, path, body)
+		if answered {
+			return
+		}
+		if failure != nil && !c.goOn(t, failure) {
+			break
+		}
+	}
+	c.giveUp()
+}
+
+// candidates are the targets that may be asked at all. An embedding of another model would be no answer but noise.
+func (c *call) candidates() []*target {
+	if c.embeddings {
+		return c.model.targets[:1]
+	}
+	return c.model.targets
+}
+
+func (c *call) translate(t *target) (path string, body []byte, err error) {
+	if c.embeddings {
+		return t.dialect.Embeddings(c.request, t.Model)
+	}
+	if err := c.request.Fits(t.Capabilities); err != nil {
+		return "", nil, err
+	}
+	return t.dialect.Chat(c.request, t.Model)
+}
+
+// goOn notes a target's failure and says whether to ask the next one. The first failure is the one that the caller hears of: what
+// a fallback complains about is not why there is no answer. A filter's refusal is the exception: it is an answer, and final.
+func (c *call) goOn(t *target, f *wire.Failure) bool {
+	first := c.cause == nil && c.refusal == nil
+	if first || f.Kind == wire.Filtered {
+		c.cause = f
+	}
+	switch f.Kind {
+	case wire.Filtered, wire.Unreachable:
+		return false
+	case wire.TooLong:
+		c.tooLong, c.context = true, max(c.context, t.Context)
+	}
+	return c.attempts < c.cfg.Retry.Attempts && (f.Next() || !first)
+}
+
+// ask asks one target, and again as far as the failure and the limits allow. Neither an answer nor a failure means that its
+// breaker refused.
+func (c *call) ask(t *target, path string, body []byte) (answered bool, last *wire.Failure) {
+	backoff := c.cfg.Retry.Backoff
+	for n := 0; ; n++ {
+		answered, refusal, failure := c.attempt(t, path, body)
+		switch {
+		case answered:
+			return true, nil
+		case refusal != nil:
+			c.refused(refusal)
+			return false, last // why there was a second attempt, if this was one
+		}
+		last = failure
+		if n >= c.cfg.Retry.Max || c.attempts >= c.cfg.Retry.Attempts || !failure.Retry() || !c.pause(t, failure, backoff) {
+			return false, last
+		}
+		backoff *= 2
+	}
+}
+
+// refused notes a breaker's refusal, and when it admits again.
+func (c *call) refused(err error) {
+	if c.refusal == nil {
+		c.refusal = err
+	}
+	if open, ok := errors.AsType[*breaker.OpenError](err); ok && !open.Until.IsZero() && (c.retryable.IsZero() || open.Until.Before(c.retryable)) {
+		c.retryable = open.Until
+	}
+}
+
+// pause waits before another attempt on the same target, and reports whether there is to be one: not when the target asks for more
+// time than the caller has, and not when its breaker would refuse.
+func (c *call) pause(t *target, f *wire.Failure, backoff time.Duration) bool {
+	wait := backoff/2 + rand.N(backoff/2+1)
+	if f.RetryAfter > 0 {
+		if f.RetryAfter > c.cfg.Retry.MaxWait {
+			return false
+		}
+		wait = f.RetryAfter + rand.N(f.RetryAfter/10+time.Millisecond)
+	} else if t.breaker.State() == breaker.StateOpen {
+		return false
+	}
+	if deadline, ok := c.ctx.Deadline(); ok && time.Until(deadline) <= wait {
+		return false
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-c.ctx.Done():
+		return false
+	}
+}
+
+// giveUp tells the caller why there is no answer, or says what is left to be said.
+func (c *call) giveUp() {
+	if c.caller.Err() != nil {
+		return // nobody listens
+	}
+	if c.cause == nil && c.refusal == nil {
+		refuseRequest(c.w, c.misfit)
+		return
+	}
+	if c.lastResort() {
+		return
+	}
+	status, p := c.explanation()
+	h := c.w.Header()
+	c.count(h)
+	if wait := time.Until(c.retryable); !c.retryable.IsZero() && status != http.StatusBadRequest {
+		setRetryAfter(h, wait)
+	}
+	if status == http.StatusTooManyRequests || status >= 500 {
+		h.Set("x-should-retry", "false") // the gateway has done that already, on every target
+	}
+	c.log.Warn("request not answered", zap.String("model", c.model.Name), zap.Int("status", status), zap.Int("attempts", c.attempts), zap.NamedError("cause", c.why()))
+	writeError(c.w, status, p)
+}
+
+// why is the real cause: the first target's.
+func (c *call) why() error {
+	if c.cause != nil {
+		return c.cause
+	}
+	return c.refusal
+}

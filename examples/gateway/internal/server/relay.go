@@ -1,0 +1,193 @@
+package server
+
+import (
+	"io"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/failfast-go/breaker/examples/gateway/internal/wire"
+)
+
+// afterFinish is for how long the rest of a finished answer is waited for: usage that nobody asked for, [DONE], the end of the
+// body. An answer that is finished ends whether they come or not.
+const afterFinish = 250 * time.Millisecond
+
+// relay passes a streamed answer on, event by event. Until something is said in it the caller has got nothing, and another target
+// may be asked; after that the answer is this one, and if it breaks, it ends broken.
+func (c *call) relay(t *target, resp *http.Response) (answered bool, refusal error, failure *wire.Failure) {
+	s := &relay{call: c, target: t, resp: resp, stream: t.dialect.Stream(c.request)}
+	s.events = wire.NewEvents(&source{resp.Body, s}, t.dialect.Lines())
+	defer s.close()
+	failure = s.run()
+	switch {
+	case failure == nil || s.lost:
+		return true, nil, nil
+	case !s.begun:
+		return false, nil, failure
+	}
+	s.breakOff(failure)
+	return true, nil, nil
+}
+
+type relay struct {
+	call   *call
+	target *target
+	resp   *http.Response
+	events *wire.Events
+	stream wire.Stream
+
+	out      []byte // not yet written
+	begun    bool   // the caller has got something
+	finished bool
+	waiting  bool        // written, and not yet sent
+	lost     bool        // the caller does not take it any more
+	until    time.Time   // the caller has for what is written
+	grace    *time.Timer // ends the wait for what may follow the finish; nil before
+}
+
+func (s *relay) close() {
+	s.events.Close()
+	if s.grace != nil {
+		s.grace.Stop()
+	}
+}
+
+// source sends what is written before it waits for more.
+type source struct {
+	body  io.Reader
+	relay *relay
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	s.relay.flush()
+	return s.body.Read(p)
+}
+
+func (s *relay) run() *wire.Failure {
+	for !s.lost {
+		data, err := s.events.Next()
+		if err != nil {
+			return s.ended(err)
+		}
+		if len(data) == 0 {
+			s.keepAlive()
+			continue
+		}
+		var step wire.Step
+		var failure *wire.Failure
+		if s.out, step, failure = s.stream.Event(s.out, data); failure != nil && !s.finished {
+			failure.Message = string(s.call.redact([]byte(failure.Message)))
+			return failure
+		}
+		if step == wire.Done && !s.finished && !s.begun && len(s.out) == 0 {
+			return &wire.Failure{Kind: wire.Cut, Message: "the answer ended before it began", Code: "empty_answer"}
+		}
+		s.take(step)
+		if step == wire.Done {
+			s.drain()
+			return nil
+		}
+	}
+	return nil
+}
+
+// take does what follows from an event.
+func (s *relay) take(step wire.Step) {
+	switch step {
+	case wire.Finish:
+		s.finish()
+	case wire.Done:
+		s.out = s.stream.End(s.out)
+	}
+	if s.begun || step == wire.Content || step == wire.Finish || step == wire.Done {
+		s.write()
+	}
+}
+
+// finish waits no longer than afterFinish for what is left, unless usage is still to come that was asked for.
+func (s *relay) finish() {
+	s.finished = true
+	wait := afterFinish
+	if s.call.request.IncludeUsage {
+		wait = max(wait, s.call.cfg.Limits.BetweenContents)
+	}
+	s.grace = time.AfterFunc(wait, func() { s.resp.Body.Close() })
+}
+
+// drain reads to the end of the body, so that the connection can be used again.
+func (s *relay) drain() {
+	s.flush()
+	if s.grace != nil {
+		s.grace.Stop()
+	}
+	s.grace = time.AfterFunc(afterFinish, func() { s.resp.Body.Close() })
+	_, _ = io.CopyN(io.Discard, s.resp.Body, 4<<10)
+}
+
+// ended says what the end of the stream means.
+func (s *relay) ended(err error) *wire.Failure {
+	switch {
+	case s.finished && s.call.caller.Err() == nil:
+		s.out = s.stream.End(s.out)
+		s.write()
+		s.flush()
+		return nil
+	case err == io.EOF:
+		return &wire.Failure{Kind: wire.Cut, Message: "the answer ended without an end", Code: "answer_cut"}
+	}
+	return s.call.broken(err, "the answer was cut")
+}
+
+// keepAlive passes a comment on, once there is an answer to keep alive.
+func (s *relay) keepAlive() {
+	if s.begun {
+		s.out = append(s.out, ": keep-alive\n\n"...)
+		s.write()
+	}
+}
+
+func (s *relay) write() {
+	if !s.begun {
+		s.begun = true
+		s.call.announce(s.target, s.resp, "text/event-stream")
+		s.call.w.Header().Set("Cache-Control", "no-cache")
+		s.call.w.WriteHeader(http.StatusOK)
+	}
+	s.hurry()
+	if _, err := s.call.w.Write(s.out); err != nil {
+		s.lost = true
+	}
+	s.out, s.waiting = s.out[:0], true
+}
+
+func (s *relay) flush() {
+	if s.waiting {
+		s.waiting = false
+		if http.NewResponseController(s.call.w).Flush() != nil {
+			s.lost = true
+		}
+	}
+}
+
+// hurry gives the caller time to take what is sent, anew every now and then: a call to the system for each event would be dear.
+func (s *relay) hurry() {
+	if limit := s.call.cfg.Limits.Caller; time.Until(s.until) < limit/2 {
+		s.until = time.Now().Add(limit)
+		_ = http.NewResponseController(s.call.w).SetWriteDeadline(s.until)
+	}
+}
+
+// breakOff ends an answer that broke after it had begun: with an event that says so, and a connection that breaks, since most
+// clients take a polite end for a success.
+func (s *relay) breakOff(f *wire.Failure) {
+	s.call.log.Warn("answer broken off", zap.String("model", s.call.model.Name), zap.String("target", s.target.Name), zap.Error(f))
+	if s.call.caller.Err() == nil {
+		_, p := explain(f)
+		s.out = wire.AppendEvent(s.out[:0], map[string]problem{"error": p})
+		s.write()
+		s.flush()
+	}
+	panic(http.ErrAbortHandler)
+}

@@ -1,0 +1,51 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/failfast-go/breaker"
+	"github.com/failfast-go/breaker/examples/gateway/internal/config"
+)
+
+// transports returns the two ways through a target's breaker.
+func transports(name string, l config.Limits, registry *breaker.Registry, upstream http.RoundTripper) (whole, stream http.RoundTripper) {
+	_, _ = name, registry
+	return upstream, &headersLimit{upstream, l.Headers}
+}
+
+// headersLimit gives up on an answer whose headers have not come in time. It stands behind the breaker, which sees a timeout.
+type headersLimit struct {
+	next  http.RoundTripper
+	limit time.Duration
+}
+
+func (h *headersLimit) RoundTrip(r *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(r.Context()) // ends with its parent: the body is read under it
+	timer := time.AfterFunc(h.limit, func() { cancel(errHeaders) })
+	resp, err := h.next.RoundTrip(r.WithContext(ctx))
+	if !timer.Stop() && errors.Is(context.Cause(ctx), errHeaders) {
+		if resp != nil {
+			resp.Body.Close()
+		}
+		return nil, errHeaders
+	}
+	if err != nil {
+		cancel(nil)
+	}
+	return resp, err
+}
+
+var errHeaders error = headersTimeout{}
+
+type headersTimeout struct{}
+
+func (headersTimeout) Error() string   { return "no headers of an answer within the limit" }
+func (headersTimeout) Timeout() bool   { return true }
+func (headersTimeout) Temporary() bool { return true }
+func (headersTimeout) Is(target error) bool {
+	return target == os.ErrDeadlineExceeded
+}

@@ -1,0 +1,136 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// openAI passes everything on as it is: requests but for the model's name, answers and events byte for byte. It looks at them only
+// to know whether they are complete.
+type openAI struct{}
+
+func (openAI) Chat(r *Request, model string) (string, []byte, error) {
+	return "/chat/completions", r.withModel(model), nil
+}
+
+func (openAI) Embeddings(r *Request, model string) (string, []byte, error) {
+	return "/embeddings", r.withModel(model), nil
+}
+
+func (openAI) Lines() bool { return false }
+
+func (openAI) Answer(body []byte) ([]byte, *Failure) {
+	var answer struct {
+		Error   json.RawMessage `json:"error"`
+		Choices []struct{}      `json:"choices"`
+	}
+	switch err := json.Unmarshal(body, &answer); {
+	case err != nil:
+		return nil, garbled("the answer is not JSON")
+	case isSet(answer.Error):
+		return nil, Judge(200, nil, body)
+	case len(answer.Choices) == 0:
+		return nil, garbled("the answer has no choices")
+	}
+	return body, nil
+}
+
+func (openAI) EmbeddingsAnswer(body []byte) ([]byte, *Failure) {
+	if !json.Valid(body) {
+		return nil, garbled("the answer is not JSON")
+	}
+	var answer struct {
+		Error json.RawMessage `json:"error"`
+		Data  json.RawMessage `json:"data"`
+	}
+	if json.Unmarshal(body, &answer) == nil && !isSet(answer.Error) && isSet(answer.Data) {
+		return body, nil
+	}
+	if isSet(answer.Error) {
+		return nil, Judge(200, nil, body)
+	}
+	return nil, garbled("the answer has no data")
+}
+
+func isSet(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
+
+func (openAI) Stream(r *Request) Stream {
+	s := &openAIStream{unfinished: 1}
+	if raw, ok := r.field("n"); ok && json.Unmarshal(raw, &s.unfinished) != nil {
+		s.unfinished = 1
+	}
+	return s
+}
+
+type openAIStream struct {
+	unfinished int  // choices
+	spoken     bool // content has come
+}
+
+// Event looks closely at events until content has come, and after that only at those that could finish the answer or be an error:
+// what distinguishes them are words with their quotes, which within a JSON string would be escaped.
+func (s *openAIStream) Event(out, data []byte) ([]byte, Step, *Failure) {
+	if string(data) == "[DONE]" {
+		return out, Done, nil
+	}
+	if !json.Valid(data) {
+		return out, Malformed, nil
+	}
+	if s.spoken && !bytes.Contains(data, []byte(`"error"`)) && !mayFinish(data) {
+		return appendEvent(out, data), Content, nil
+	}
+	var c openAIChunk
+	if json.Unmarshal(data, &c) != nil {
+		return out, Malformed, nil
+	}
+	if isSet(c.Error) {
+		return out, Quiet, Judge(200, nil, data)
+	}
+	step := s.step(&c)
+	s.spoken = s.spoken || step != Quiet
+	return appendEvent(out, data), step, nil
+}
+
+func (s *openAIStream) End(out []byte) []byte { return append(out, doneEvent...) }
+
+type openAIChunk struct {
+	Error   json.RawMessage `json:"error"`
+	Choices []struct {
+		Delta  map[string]json.RawMessage `json:"delta"`
+		Finish *string                    `json:"finish_reason"`
+	} `json:"choices"`
+}
+
+func (s *openAIStream) step(c *openAIChunk) Step {
+	step := Quiet
+	for _, choice := range c.Choices {
+		if choice.Finish != nil {
+			s.unfinished--
+			if step = Content; s.unfinished <= 0 {
+				return Finish
+			}
+		}
+		for name, value := range choice.Delta {
+			if v := string(value); name != "role" && v != `""` && v != "null" && v != "[]" {
+				step = Content
+			}
+		}
+	}
+	return step
+}
+
+var finishReason = []byte(`"finish_reason"`)
+
+// mayFinish reports whether a finish reason in data is anything but null.
+func mayFinish(data []byte) bool {
+	for {
+		at := bytes.Index(data, finishReason)
+		if at < 0 {
+			return false
+		}
+		data = bytes.TrimLeft(data[at+len(finishReason):], ": \t\r\n")
+		if !bytes.HasPrefix(data, []byte("null")) {
+			return true
+		}
+	}
+}

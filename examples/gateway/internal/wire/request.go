@@ -1,0 +1,205 @@
+// Package wire speaks the languages of language models: it reads requests in OpenAI's format, writes them in the format of each
+// provider, reads the provider's answers and events, and judges its failures.
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Request is a caller's request. What the gateway does not know in it is passed on untouched.
+type Request struct {
+	Model        string
+	Stream       bool
+	IncludeUsage bool // stream_options.include_usage
+
+	body   []byte
+	fields []field
+	needs  []need // what not every model can do
+}
+
+// field is a top-level field of the request, in its order.
+type field struct {
+	name       string
+	start, end int // of its value in the body
+}
+
+// need is something that a request asks for and a model may lack.
+type need struct{ capability, field string }
+
+// Invalid is a request that no target can be asked. Field is the one that is wrong, with its path.
+type Invalid struct{ Field, Reason string }
+
+func (e *Invalid) Error() string { return e.Reason }
+
+func invalid(field, format string, args ...any) *Invalid {
+	return &Invalid{field, fmt.Sprintf(format, args...)}
+}
+
+// ParseRequest reads a request's body. A request for chat must have messages, one for embeddings an input.
+func ParseRequest(body []byte, must string) (*Request, error) {
+	r := &Request{body: body}
+	if err := r.split(); err != nil {
+		return nil, err
+	}
+	if raw, ok := r.field("model"); !ok || json.Unmarshal(raw, &r.Model) != nil || r.Model == "" {
+		return nil, invalid("model", "model: want the name of a model; GET /v1/models lists them")
+	}
+	if raw, ok := r.field(must); !ok || string(raw) == "null" {
+		return nil, invalid(must, "%s: this field is required", must)
+	}
+	if raw, ok := r.field("stream"); ok && json.Unmarshal(raw, &r.Stream) != nil {
+		return nil, invalid("stream", "stream: want true or false")
+	}
+	if raw, ok := r.field("stream_options"); ok {
+		var options struct {
+			IncludeUsage bool `json:"include_usage"`
+		}
+		if json.Unmarshal(raw, &options) != nil {
+			return nil, invalid("stream_options", "stream_options: want an object with include_usage")
+		}
+		r.IncludeUsage = options.IncludeUsage
+	}
+	r.findNeeds()
+	return r, nil
+}
+
+// split finds the top-level fields. A name that comes twice is refused: the gateway and a provider could take different ones.
+func (r *Request) split() error {
+	if !json.Valid(r.body) {
+		return r.notJSON()
+	}
+	d := json.NewDecoder(bytes.NewReader(r.body))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return invalid("", "want a JSON object")
+	}
+	var raw json.RawMessage
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return r.notJSON()
+		}
+		name, _ := t.(string)
+		if err := d.Decode(&raw); err != nil {
+			return r.notJSON()
+		}
+		if _, twice := r.field(name); twice {
+			return invalid(name, "%s: want each field only once", name)
+		}
+		end := int(d.InputOffset())
+		r.fields = append(r.fields, field{name, end - len(raw), end})
+	}
+	return nil
+}
+
+func (r *Request) notJSON() error {
+	var v any
+	err := json.Unmarshal(r.body, &v)
+	if syntax, ok := err.(*json.SyntaxError); ok {
+		return invalid("", "the body is not JSON: %v at byte %d", err, syntax.Offset)
+	}
+	return invalid("", "the body is not JSON")
+}
+
+func (r *Request) field(name string) (json.RawMessage, bool) {
+	for _, f := range r.fields {
+		if f.name == name {
+			return r.body[f.start:f.end], true
+		}
+	}
+	return nil, false
+}
+
+// withModel returns the body with another model's name in it and nothing else changed.
+func (r *Request) withModel(model string) []byte {
+	if model == r.Model {
+		return r.body
+	}
+	for _, f := range r.fields {
+		if f.name == "model" {
+			out := make([]byte, 0, len(r.body)+len(model)+2)
+			out = append(out, r.body[:f.start]...)
+			out = strconv.AppendQuote(out, model) // of letters, digits and plain signs
+			return append(out, r.body[f.end:]...)
+		}
+	}
+	return r.body
+}
+
+// The capabilities that a request may need.
+const (
+	Tools  = "tools"
+	Images = "images"
+	JSON   = "json"
+)
+
+func (r *Request) findNeeds() {
+	if raw, ok := r.field("tools"); ok && string(raw) != "null" && string(raw) != "[]" {
+		r.needs = append(r.needs, need{Tools, "tools"})
+	}
+	if raw, ok := r.field("response_format"); ok && string(raw) != "null" && !bytes.Contains(raw, []byte(`"text"`)) {
+		r.needs = append(r.needs, need{JSON, "response_format"})
+	}
+	if raw, ok := r.field("messages"); ok && bytes.Contains(raw, []byte(`"image_url"`)) && hasImage(raw) {
+		r.needs = append(r.needs, need{Images, "messages[].content.image_url"})
+	}
+}
+
+func hasImage(raw []byte) bool {
+	var messages []struct {
+		Content json.RawMessage `json:"content"`
+	}
+	if json.Unmarshal(raw, &messages) != nil {
+		return false
+	}
+	for _, m := range messages {
+		var parts []struct {
+			Type string `json:"type"`
+		}
+		if json.Unmarshal(m.Content, &parts) != nil {
+			continue
+		}
+		for _, p := range parts {
+			if p.Type == "image_url" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Fits says whether a model with these capabilities can take the request; nil is a model of which nothing is declared.
+func (r *Request) Fits(capabilities []string) error {
+	if capabilities == nil {
+		return nil
+	}
+	for _, n := range r.needs {
+		if !strings.Contains(" "+strings.Join(capabilities, " ")+" ", " "+n.capability+" ") {
+			return invalid(n.field, "%s: the model is not declared to support %s", n.field, n.capability)
+		}
+	}
+	return nil
+}
+
+// LastUserText returns the text of the last message of the user, for rules.
+func (r *Request) LastUserText() string {
+	raw, _ := r.field("messages")
+	var messages []message
+	if json.Unmarshal(raw, &messages) != nil {
+		return ""
+	}
+	for i := len(messages) - 1; i >= 0; i-- {
+		if messages[i].Role == "user" {
+			parts, _ := messages[i].parts("")
+			var text strings.Builder
+			for _, p := range parts {
+				text.WriteString(p.Text)
+			}
+			return text.String()
+		}
+	}
+	return ""
+}
