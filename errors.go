@@ -113,26 +113,35 @@ type Verdict struct {
 type Classifier func(ctx context.Context, err error) Verdict
 
 // Classify is the verdict of last resort, and what a breaker without classifiers uses: markers first ([Ignore], [OpenFor]),
-// then: the caller cancelled ctx, or the error is a refusal by a breaker: ignored; anything else, also a deadline: failure.
+// then: the caller cancelled ctx, or the error is a refusal by a breaker: ignored; an HTTP answer that a [Transport] has seen: as
+// [UpstreamError] says, also through the error of an SDK; anything else, also a deadline: failure.
 // A nil error is a success.
 func Classify(ctx context.Context, err error) Verdict {
-	v := marked(err)
+	return marked(err).or(unmarked(ctx, err))
+}
+
+// or fills in what v leaves open.
+func (v Verdict) or(other Verdict) Verdict {
 	if v.Outcome == unset {
-		v.Outcome = unmarked(ctx, err)
+		v.Outcome = other.Outcome
+		if v.OpenFor <= 0 {
+			v.OpenFor = max(0, other.OpenFor)
+		}
 	}
 	return v
 }
 
-func unmarked(ctx context.Context, err error) Outcome {
+func unmarked(ctx context.Context, err error) Verdict {
 	switch {
 	case err == nil:
-		return Success
-	case ctx.Err() == context.Canceled:
-		return Ignored
-	case isRefusal(err):
-		return Ignored
+		return Verdict{Outcome: Success}
+	case ctx.Err() == context.Canceled, isRefusal(err):
+		return Verdict{Outcome: Ignored}
 	}
-	return Failure
+	if e := upstreamErrorIn(err); e != nil {
+		return e.verdict()
+	}
+	return Verdict{Outcome: Failure}
 }
 
 // Expect returns a [Classifier] that counts the named errors as successes, such as sql.ErrNoRows or redis.Nil: the upstream
@@ -213,10 +222,7 @@ func (o *options) verdict(ctx context.Context, err error) Verdict {
 			v.OpenFor = max(0, said.OpenFor)
 		}
 	}
-	if v.Outcome == unset {
-		v.Outcome = unmarked(ctx, err)
-	}
-	return v
+	return v.or(unmarked(ctx, err))
 }
 
 // errDidNotReturn stands for a call that ended by a panic or runtime.Goexit; which of the two, nobody can tell without recover.
@@ -308,5 +314,31 @@ func isNilPointer(err error) bool {
 	return v.Kind() == reflect.Pointer && v.IsNil()
 }
 
-// isRefusal reports whether err is, or wraps, a breaker's refusal.
-func isRefusal(err error) bool { return err != nil && !holdsNil(err) && errors.Is(err, ErrOpen) }
+// isRefusal reports whether err is, wraps or carries a breaker's refusal.
+func isRefusal(err error) bool {
+	if err == nil || holdsNil(err) {
+		return false
+	}
+	return errors.Is(err, ErrOpen) || refusalIn(err) != nil || textIsRefusal(err)
+}
+
+// refusalIn returns the refusal that err is, wraps or carries, if it has the details.
+func refusalIn(err error) *OpenError {
+	if e, ok := errors.AsType[*OpenError](err); ok {
+		return e
+	}
+	e, _ := carried(err).(*OpenError)
+	return e
+}
+
+// upstreamErrorIn returns the error answer that err is, wraps or carries.
+func upstreamErrorIn(err error) *UpstreamError {
+	if holdsNil(err) {
+		return nil
+	}
+	if e, ok := errors.AsType[*UpstreamError](err); ok {
+		return e
+	}
+	e, _ := carried(err).(*UpstreamError)
+	return e
+}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"errors"
 	"math"
 	"net/http"
 	"strconv"
@@ -98,7 +97,7 @@ func (f Fallback) Write(w http.ResponseWriter, err error) {
 // retryAfter returns the whole seconds after which to come back, 0 where nobody knows.
 func (d DefaultResponse) retryAfter(err error) int {
 	if isRefusal(err) {
-		if e, ok := errors.AsType[*OpenError](err); ok {
+		if e := refusalIn(err); e != nil {
 			return max(1, wholeSeconds(e.RetryAfter().Seconds()))
 		}
 	}

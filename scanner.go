@@ -1,0 +1,525 @@
+package breaker
+
+import (
+	"bytes"
+	"errors"
+	"net/http"
+)
+
+// bodyFormat is how a body is made up, as far as that can be known.
+type bodyFormat uint8
+
+const (
+	opaque   bodyFormat = iota // nothing can be said of what is in it
+	document                   // one JSON value
+	events                     // an event stream: lines, an empty one ends each event
+	values                     // a JSON value on each line
+)
+
+// Why a body that ended without an error has failed all the same.
+var (
+	errNoMarker  = errors.New("the stream ended without saying that the answer is complete")
+	errNoEvent   = errors.New("the stream ended without a single event")
+	errTruncated = errors.New("the body ended in the middle of a JSON value")
+)
+
+const (
+	maxFault  = 2 << 10 // bytes of an event, or of a document, that are kept in case it tells of an error
+	maxModels = 16      // events among which a language model's stream shows itself
+	flowing   = 1 << 10 // bytes of a line after which each piece of it is a sign of life
+)
+
+// scanner follows a body as it passes by in pieces of any size: whether it has come to its marker, the sign by which a
+// language model says that its answer is complete, and whether it tells of an error. It keeps the beginning of a line that did
+// not fit into its piece, and of an event of several lines, and allocates for an error only.
+//
+// A stream that shows no sign of being a language model's owes no marker. All lines end as the first does: by LF, CR LF or CR.
+type scanner struct {
+	format bodyFormat
+
+	newline byte // 0 until the first line has ended
+	halfEnd bool // it may have, by the CR that was the last byte so far
+	first   bool // line is past
+
+	begun int            // bytes of a line that began in an earlier piece
+	last  byte           // of them, without CRs
+	head  [maxFault]byte // its beginning
+
+	name    [32]byte // of the event
+	nameLen int
+	data    []byte // of the event, when that may take several lines or is an error
+	failing bool   // the event is an error
+
+	value   keyValue
+	events  int            // with data
+	model   bool           // it is a language model's: it owes a marker
+	marker  bool           // seen
+	content bool           // since last asked
+	fault   *UpstreamError // the first
+	total   int            // bytes
+	json    jsonDepth
+}
+
+func newScanner(f bodyFormat) *scanner {
+	s := &scanner{format: f}
+	switch f {
+	case events:
+		s.value.key = []byte(`"finish_reason"`)
+	case values:
+		s.value.key = []byte(`"done"`)
+	}
+	return s
+}
+
+// feed takes the next piece of the body.
+func (s *scanner) feed(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	s.total += len(p)
+	switch s.format {
+	case events, values:
+		s.stream(p)
+	case document:
+		s.keep(p)
+		s.json.feed(p)
+		fallthrough
+	default:
+		s.content = true
+	}
+}
+
+// tookContent reports whether there was content since it was last asked: anything but comments, pings and what a model says
+// before it has begun to answer.
+func (s *scanner) tookContent() bool {
+	took := s.content
+	s.content = false
+	return took
+}
+
+// complete reports whether all that matters has passed by.
+func (s *scanner) complete() bool {
+	if s.format == document {
+		return s.json.ended
+	}
+	return s.marker
+}
+
+// end takes the body's end. The error is what a stream that ended so has to be blamed for. wantsAnswer: an empty one, too.
+func (s *scanner) end(wantsAnswer bool) error {
+	switch s.format {
+	case document:
+		if s.json.open() {
+			return errTruncated
+		}
+	case events, values:
+		if s.begun > 0 && (s.last == '}' || s.last == ']') {
+			s.endLine()
+		}
+		s.endEvent()
+		switch {
+		case s.fault != nil || s.marker:
+		case s.model:
+			return errNoMarker
+		case s.events == 0 && wantsAnswer:
+			return errNoEvent
+		}
+	}
+	return s.err()
+}
+
+// err returns the error that the body has told of so far.
+func (s *scanner) err() error {
+	if s.format == document && s.fault == nil && s.total <= maxFault && s.json.ended {
+		if f := readFault(s.data); f.within && f.named() != "" {
+			s.fault = Diagnose(http.StatusOK, nil, s.data)
+		}
+	}
+	if s.fault == nil {
+		return nil
+	}
+	return s.fault
+}
+
+func (s *scanner) stream(p []byte) {
+	if s.newline == 0 && !s.learn(p) {
+		s.partial(p)
+		return
+	}
+	for len(p) > 0 {
+		i := bytes.IndexByte(p, s.newline)
+		if i < 0 {
+			s.partial(p)
+			return
+		}
+		if s.begun > 0 {
+			s.partial(p[:i])
+			s.endLine()
+		} else {
+			s.value.reset()
+			s.line(p[:i], true)
+		}
+		p = p[i+1:]
+	}
+}
+
+// learn finds out how lines end. It reports whether that is known now.
+func (s *scanner) learn(p []byte) bool {
+	if s.halfEnd {
+		if s.newline = '\n'; p[0] != '\n' {
+			s.newline = '\r'
+			s.endLine()
+		}
+		return true
+	}
+	i := bytes.IndexAny(p, "\r\n")
+	switch {
+	case i < 0:
+	case p[i] == '\n', i+1 < len(p) && p[i+1] == '\n':
+		s.newline = '\n'
+	case i+1 < len(p):
+		s.newline = '\r'
+	default:
+		s.halfEnd = true
+	}
+	return s.newline != 0
+}
+
+// partial takes a piece of a line that began earlier, or that does not end here.
+func (s *scanner) partial(p []byte) {
+	if s.begun == 0 {
+		s.value.reset()
+	}
+	if s.begun < maxFault {
+		copy(s.head[s.begun:], p)
+	}
+	s.begun += len(p)
+	if rest := bytes.TrimRight(p, "\r"); len(rest) > 0 {
+		s.last = rest[len(rest)-1]
+	}
+	s.value.feed(p)
+	if s.begun > flowing && s.head[0] != ':' {
+		s.content = true
+	}
+}
+
+func (s *scanner) endLine() {
+	n := min(s.begun, maxFault)
+	s.begun = 0
+	s.line(s.head[:n], false)
+}
+
+var byteOrderMark = []byte("\xEF\xBB\xBF")
+
+// line takes one line: all of it, or the beginning of one that partial has had.
+func (s *scanner) line(p []byte, whole bool) {
+	if whole {
+		if p = bytes.TrimRight(p, "\r"); len(p) > 0 {
+			s.last = p[len(p)-1]
+		}
+	} else if s.begun = 0; len(p) < maxFault {
+		p = bytes.TrimRight(p, "\r")
+	}
+	if !s.first {
+		s.first = true
+		p = bytes.TrimPrefix(p, byteOrderMark)
+	}
+	switch {
+	case s.format == values:
+		s.dataLine(p, whole)
+		s.endEvent()
+	case len(p) == 0:
+		s.endEvent()
+	case bytes.HasPrefix(p, []byte("data:")):
+		p = p[len("data:"):]
+		if len(p) > 0 && p[0] == ' ' {
+			p = p[1:]
+		}
+		s.dataLine(p, whole)
+	case bytes.HasPrefix(p, []byte("event:")):
+		s.nameLen = copy(s.name[:], bytes.TrimPrefix(p[len("event:"):], []byte(" ")))
+	}
+}
+
+// dataLine takes the data of one line, without its end if it is long.
+func (s *scanner) dataLine(p []byte, whole bool) {
+	if len(p) == 0 {
+		return
+	}
+	if len(s.data) == 0 {
+		s.events++
+	}
+	if len(s.data) > 0 || s.last != '}' {
+		s.keep(p)
+		s.keep([]byte{'\n'})
+		if len(s.data) > 0 {
+			s.judge(s.data, p, whole)
+			return
+		}
+	}
+	s.judge(p[:min(len(p), maxFault)], p, whole)
+}
+
+// keep adds to the data of the event, as far as that is kept.
+func (s *scanner) keep(p []byte) {
+	if s.data == nil {
+		s.data = make([]byte, 0, maxFault)
+	}
+	s.data = append(s.data, p[:min(len(p), maxFault-len(s.data))]...)
+}
+
+// judge looks at what is known of an event's data, after each of its lines.
+func (s *scanner) judge(data, line []byte, whole bool) {
+	name := s.name[:s.nameLen]
+	if len(name) == 0 {
+		name = typeIn(data)
+	}
+	said := meaning(name)
+	if said == ordinary {
+		if whole && (s.format == values || !bytes.Equal(line, done)) {
+			s.value.feed(line)
+		}
+		said = s.unnamed(data)
+	}
+	switch said {
+	case failed:
+		s.failing = true
+		if len(s.data) == 0 {
+			s.keep(data)
+		}
+	case finished:
+		s.marker = true
+		s.model = true
+		s.content = true
+	case beginning:
+		s.model = true
+	case speaking:
+		s.model = true
+		s.content = true
+	case ordinary:
+		s.content = true
+	}
+}
+
+var (
+	done    = []byte("[DONE]")
+	choices = []byte(`"choices"`)
+)
+
+// unnamed says what an event means that does not say so by its name.
+func (s *scanner) unnamed(data []byte) sense {
+	v := &s.value
+	switch {
+	case data[0] == '[' && bytes.HasPrefix(data, done):
+		s.marker = true
+		return idle
+	case v.isError || errorIn(data):
+		return failed
+	case v.terminal:
+		return finished
+	case v.found || s.format == events && !s.model && s.events <= maxModels && bytes.Contains(data, choices):
+		return speaking
+	}
+	return ordinary
+}
+
+// endEvent takes the empty line after an event.
+func (s *scanner) endEvent() {
+	if s.failing && s.fault == nil {
+		s.fault = Diagnose(http.StatusOK, nil, s.data)
+	}
+	s.failing = false
+	s.nameLen = 0
+	s.data = s.data[:0]
+}
+
+// sense is what an event means.
+type sense uint8
+
+const (
+	ordinary  sense = iota // content, of whomever
+	idle                   // nothing
+	beginning              // of a language model's answer
+	speaking               // content of a language model
+	finished               // the marker
+	failed
+)
+
+// meaning says what an event's name means: those of Anthropic's messages and of OpenAI's responses.
+func meaning(name []byte) sense {
+	switch string(name) {
+	case "":
+		return ordinary
+	case "ping":
+		return idle
+	case "error", "response.failed":
+		return failed
+	case "message_stop", "response.completed", "response.incomplete":
+		return finished
+	case "message_start", "response.created", "response.queued", "response.in_progress":
+		return beginning
+	case "content_block_start", "content_block_delta", "content_block_stop", "message_delta":
+		return speaking
+	}
+	if bytes.HasPrefix(name, []byte("response.")) {
+		return speaking
+	}
+	return ordinary
+}
+
+// typeIn returns the type that data begins with, {"type":"ping" and so on. It is nil without one.
+func typeIn(data []byte) []byte {
+	rest := firstMember(data, `"type"`)
+	if len(rest) == 0 || rest[0] != '"' {
+		return nil
+	}
+	rest = rest[1:min(len(rest), 1+len(scanner{}.name))]
+	return rest[:max(0, bytes.IndexByte(rest, '"'))]
+}
+
+// errorIn reports whether data begins with an error, {"error": and anything but null.
+func errorIn(data []byte) bool {
+	rest := firstMember(data, `"error"`)
+	return len(rest) > 0 && rest[0] != 'n'
+}
+
+// firstMember returns what follows the name of the first member of an object, if that is its name.
+func firstMember(data []byte, name string) []byte {
+	if len(data) < 2 || data[0] != '{' {
+		return nil
+	}
+	data = trimSpace(data[1:])
+	if len(data) < len(name) || string(data[:len(name)]) != name {
+		return nil
+	}
+	data = trimSpace(data[len(name):])
+	if len(data) == 0 || data[0] != ':' {
+		return nil
+	}
+	return trimSpace(data[1:])
+}
+
+func trimSpace(p []byte) []byte {
+	for len(p) > 0 && isSpace(p[0]) {
+		p = p[1:]
+	}
+	return p
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
+
+// keyValue looks for a key and what its value begins with, in one line, in pieces of any size. The key has quotes at its ends
+// and none within. It cannot be part of a text: there its quotes would be escaped.
+type keyValue struct {
+	key      []byte
+	state    int     // bytes of the key that were the last seen, or one of those below
+	text     [6]byte // of the value
+	textLen  int
+	found    bool
+	terminal bool // the value is true, or a text that says something
+	isError  bool // that is "error"
+}
+
+const (
+	afterKey = iota + 100
+	afterColon
+	inText
+)
+
+func (v *keyValue) reset() {
+	v.state, v.found, v.terminal, v.isError = 0, false, false, false
+}
+
+func (v *keyValue) feed(p []byte) {
+	for len(p) > 0 {
+		if v.state != 0 {
+			v.step(p[0])
+			p = p[1:]
+			continue
+		}
+		i := bytes.Index(p, v.key)
+		if i < 0 {
+			v.state = v.begunIn(p)
+			return
+		}
+		p = p[i+len(v.key):]
+		v.found = true
+		v.state = afterKey
+	}
+}
+
+// begunIn returns how much of the key p ends with.
+func (v *keyValue) begunIn(p []byte) int {
+	for n := min(len(v.key)-1, len(p)); n > 0; n-- {
+		if bytes.HasSuffix(p, v.key[:n]) {
+			return n
+		}
+	}
+	return 0
+}
+
+func (v *keyValue) step(c byte) {
+	switch {
+	case v.state < afterKey && c == v.key[v.state]:
+		if v.state++; v.state == len(v.key) {
+			v.found = true
+			v.state = afterKey
+		}
+	case v.state == afterKey && c == ':':
+		v.state = afterColon
+	case v.state == afterKey && isSpace(c), v.state == afterColon && isSpace(c):
+	case v.state == afterColon && c == '"':
+		v.state, v.textLen = inText, 0
+	case v.state == inText && c != '"' && v.textLen < len(v.text):
+		v.text[v.textLen] = c
+		v.textLen++
+	case v.state == inText:
+		v.state = 0
+		v.said(v.text[:v.textLen])
+	default:
+		if v.state == afterColon && c == 't' {
+			v.terminal = true
+		}
+		if v.state = 0; c == '"' {
+			v.state = 1
+		}
+	}
+}
+
+func (v *keyValue) said(text []byte) {
+	switch string(text) {
+	case "", "null": // some say so instead of leaving it out
+	case "error":
+		v.isError = true
+	default:
+		v.terminal = true
+	}
+}
+
+// jsonDepth finds the end of one JSON object or array.
+type jsonDepth struct {
+	depth                int
+	text, escaped, ended bool
+}
+
+// open reports whether one has begun and not ended.
+func (d *jsonDepth) open() bool { return d.depth > 0 }
+
+func (d *jsonDepth) feed(p []byte) {
+	for _, c := range p {
+		switch {
+		case d.escaped:
+			d.escaped = false
+		case d.text:
+			d.escaped = c == '\\'
+			d.text = c != '"'
+		case c == '"':
+			d.text = d.depth > 0
+		case c == '{', c == '[':
+			d.depth++
+		case c == '}', c == ']':
+			d.depth--
+			d.ended = d.depth == 0
+		}
+	}
+}
