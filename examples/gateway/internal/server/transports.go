@@ -13,8 +13,9 @@ import (
 
 // transports returns the two ways through a target's breaker.
 func transports(name string, l config.Limits, registry *breaker.Registry, upstream http.RoundTripper) (whole, stream http.RoundTripper) {
-	_, _ = name, registry
-	return upstream, &headersLimit{upstream, l.Headers}
+	named := breaker.NameUpstream(func(*http.Request) string { return name })
+	return breaker.NewTransport(registry, upstream, named), breaker.NewTransport(registry, &headersLimit{upstream, l.Headers},
+		named, breaker.FirstContentLimit(l.FirstContent), breaker.StallLimit(l.BetweenContents))
 }
 
 // headersLimit gives up on an answer whose headers have not come in time. It stands behind the breaker, which sees a timeout.
