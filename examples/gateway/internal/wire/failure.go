@@ -42,10 +42,10 @@ func (f *Failure) Error() string {
 	switch {
 	case f.Cause != nil:
 		return f.Message + ": " + f.Cause.Error()
-	case f.Status != 0:
+	case f.Status >= 300:
 		return strings.TrimSpace(fmt.Sprintf("%d %s", f.Status, cmp.Or(f.Code, f.Type, http.StatusText(f.Status))))
 	}
-	return cmp.Or(f.Code, f.Type, f.Message)
+	return "in the answer: " + cmp.Or(f.Code, f.Type, f.Message)
 }
 
 func (f *Failure) Unwrap() error { return f.Cause }
