@@ -86,7 +86,7 @@ func TestDefaults(t *testing.T) {
 	require.NoError(t, err)
 	d := Defaults()
 	require.Equal(t, []any{d.Listen, d.MaxRequestBytes, d.Limits, d.Retry}, []any{c.Listen, c.MaxRequestBytes, c.Limits, c.Retry})
-	require.Equal(t, breaker.Config{FailureThreshold: 3, HalfOpenMaxCalls: 1, SuccessThreshold: 1, OpenTimeout: 30 * time.Second, MaxOpenTimeout: time.Minute}, c.Breakers.Services["p/x"])
+	require.Equal(t, breaker.Config{FailureThreshold: 3, HalfOpenMaxCalls: 1, SuccessThreshold: 1, OpenTimeout: 30 * time.Second, MaxOpenTimeout: 30 * time.Second}, c.Breakers.Services["p/x"])
 }
 
 // Each row: a line of a good file, what stands there instead, and the line and words of what is said of it.

@@ -80,9 +80,6 @@ func (s *relay) run() *wire.Failure {
 		if s.out, step, failure = s.stream.Event(s.out, data); failure != nil && !s.finished {
 			return s.call.cleaned(failure)
 		}
-		if step == wire.Done && !s.finished && !s.begun && len(s.out) == 0 {
-			return &wire.Failure{Kind: wire.Cut, Message: "the answer ended before it began", Code: "empty_answer"}
-		}
 		s.take(step)
 		if step == wire.Done {
 			s.drain()

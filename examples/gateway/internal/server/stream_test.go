@@ -41,6 +41,7 @@ func TestHowStreamsEnd(t *testing.T) {
 		{"done before anything", []string{doneEvent}, whole, "two/small", ""},
 		{"cut in the middle", []string{delta("a"), delta("b"), "cut"}, "", "primary", "answer_cut"},
 		{"ended in the middle", []string{delta("a"), delta("b")}, "", "primary", "answer_cut"},
+		{"DONE without a finish reason", []string{delta("a"), doneEvent}, "", "primary", "answer_cut"},
 		{"stalled in the middle", []string{delta("a"), "wait"}, "", "primary", "timeout"},
 		{"kept alive but silent in the middle", []string{delta("a"), ": ping\n\n", "wait"}, "", "primary", "timeout"},
 		{"an error event in the middle", []string{delta("a"), `data: {"error":{"message":"busy","type":"overloaded_error","code":"busy_now"}}` + "\n\n", doneEvent}, "", "primary", "busy_now"},

@@ -24,6 +24,7 @@ const (
 	Overloaded              // the provider is ill, or the connection to it
 	TooSlow                 // a limit of the gateway passed, or the provider's own
 	Cut                     // the answer ended before its end
+	Garbled                 // the answer is none
 	Unreachable             // the caller is gone, or no time is left: nothing is known of the target
 )
 
@@ -64,6 +65,7 @@ var plans = [...]struct {
 	Overloaded:  {true, true},
 	TooSlow:     {false, true}, // asking the same again multiplies the wait
 	Cut:         {true, true},
+	Garbled:     {false, true}, // the provider works, and would say the same
 	Unreachable: {false, false},
 }
 

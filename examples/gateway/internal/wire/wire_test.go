@@ -211,7 +211,7 @@ func TestAnthropicTrouble(t *testing.T) {
 	_, f = anthropic{}.Answer([]byte(`{"type":"error","error":{"type":"rate_limit_error","message":"x"}}`))
 	require.Equal(t, Limited, f.Kind)
 	_, f = anthropic{}.Answer([]byte(`<html>`))
-	require.Equal(t, Overloaded, f.Kind)
+	require.Equal(t, Garbled, f.Kind)
 }
 
 func TestAnthropicAnswer(t *testing.T) {
