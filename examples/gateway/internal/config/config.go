@@ -110,7 +110,7 @@ type Retry struct {
 
 // Defaults are what the gateway uses where the file says nothing.
 //
-// The breaker's differ from the library's own in three things. Three failures open, not five: each is a caller who waited for
+// The breaker's differ from the library's own in four settings. Three failures open, not five: each is a caller who waited for
 // nothing while a fallback stood ready. One probe at a time, and one success closes: an answer followed to its last event is
 // strong evidence, and each probe is a caller who waits. The open period does not double: the primary is what the operator
 // wants to be used, and one probe in 30 s costs little. So a primary that is dead for a minute gets four calls, three to open
