@@ -3,6 +3,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -161,7 +162,7 @@ func Load(path string, env func(string) (string, bool)) (c *Config, content []by
 		return nil, nil, err
 	}
 	c, err = Parse(content, env)
-	if invalid, ok := err.(*Error); ok {
+	if invalid, ok := errors.AsType[*Error](err); ok {
 		invalid.Path = path
 	}
 	return c, content, err
