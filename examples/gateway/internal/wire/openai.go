@@ -78,43 +78,32 @@ func (s *openAIStream) Event(out, data []byte) ([]byte, Step, *Failure) {
 		s.spoken = true
 		return appendEvent(out, data), Content, nil
 	}
-	var c openAIChunk
-	if json.Unmarshal(data, &c) != nil {
-		return out, Malformed, nil
-	}
-	if isSet(c.Error) {
+	chunk := gjson.ParseBytes(data)
+	if e := chunk.Get("error"); e.Exists() && e.Type != gjson.Null {
 		return out, Quiet, Judge(200, nil, data)
 	}
-	step := s.step(&c)
+	step := s.step(chunk.Get("choices"))
 	s.spoken = s.spoken || step != Quiet
 	return appendEvent(out, data), step, nil
 }
 
 func (s *openAIStream) End(out []byte) []byte { return append(out, doneEvent...) }
 
-type openAIChunk struct {
-	Error   json.RawMessage `json:"error"`
-	Choices []struct {
-		Delta  map[string]json.RawMessage `json:"delta"`
-		Finish *string                    `json:"finish_reason"`
-	} `json:"choices"`
-}
-
-func (s *openAIStream) step(c *openAIChunk) Step {
-	step := Quiet
-	for _, choice := range c.Choices {
-		if choice.Finish != nil {
+func (s *openAIStream) step(choices gjson.Result) (step Step) {
+	for _, choice := range choices.Array() {
+		if reason := choice.Get("finish_reason"); reason.Exists() && reason.Type != gjson.Null {
 			s.unfinished--
 			s.finished = true
 			if step = Content; s.unfinished <= 0 {
 				return Finish
 			}
 		}
-		for name, value := range choice.Delta {
-			if v := string(value); name != "role" && v != `""` && v != "null" && v != "[]" {
+		choice.Get("delta").ForEach(func(name, value gjson.Result) bool {
+			if v := value.Raw; name.Str != "role" && v != `""` && v != "null" && v != "[]" {
 				step = Content
 			}
-		}
+			return true
+		})
 	}
 	return step
 }
