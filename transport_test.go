@@ -541,7 +541,8 @@ func TestARefusalCanBeAnAnswer(t *testing.T) {
 	require.Equal(t, "false", resp.Header.Get("x-should-retry"))
 	require.Contains(t, body, `"type":"circuit_open"`)
 	require.Contains(t, body, `breaker: \"`+llm.URL+`\" is open: a trip by hand: test`)
-	for _, err := range []error{&sdkError{Response: resp}, fmt.Errorf("x: %w", &sdkError{Response: resp}), errors.Join(errDisk, &sdkError{Response: resp}), textError{body}} {
+	for _, err := range []error{&sdkError{Response: resp}, fmt.Errorf("x: %w", &sdkError{Response: resp}), errors.Join(errDisk, &sdkError{Response: resp}), textError{body},
+		&textError{body}, errors.New(body), fmt.Errorf("x: %w", errors.Join(errDisk, textError{body}))} {
 		require.True(t, IsOpen(err), "%T", err)
 		require.Equal(t, Verdict{Outcome: Ignored}, Classify(t.Context(), err))
 	}
@@ -887,8 +888,10 @@ func TestATransportThatCannotWorkSaysSo(t *testing.T) {
 func TestAnEventIsHandedOnAsItComes(t *testing.T) {
 	next := make(chan struct{})
 	llm := newFakeLLM(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+		stream(sse)(w, r)
 		for _, p := range []string{chatChunk, chatChunk[:20], chatChunk[20:], chatEnd, chatDone} {
-			stream(sse, p)(w, r)
+			_, _ = io.WriteString(w, p)
+			w.(http.Flusher).Flush()
 			<-next
 		}
 	}, StallLimit(time.Minute))
@@ -960,4 +963,33 @@ func TestAnAnswerClosedUnreadIsASuccessUnlessItIsAStream(t *testing.T) {
 		require.NoError(t, resp.Body.Close())
 		require.Equal(t, want, llm.outcomes(), kind)
 	}
+}
+
+// TestWhatIsKnownCountsAtOnce: an error need not end for its verdict.
+func TestWhatIsKnownCountsAtOnce(t *testing.T) {
+	t.Run("an error event", func(t *testing.T) {
+		llm := newFakeLLM(t, Config{}, stream(sse, claudeStart, overloaded, rest))
+		resp, err := llm.post(t.Context())
+		require.NoError(t, err)
+		_, err = io.ReadFull(resp.Body, make([]byte, len(claudeStart+overloaded)))
+		require.NoError(t, err)
+		require.Equal(t, oneFailure, llm.outcomes())
+		require.NoError(t, resp.Body.Close())
+	})
+	t.Run("an error answer whose JSON is whole", func(t *testing.T) {
+		llm := newFakeLLM(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = io.WriteString(w, `{"error":{"type":"overloaded_error"}}`)
+			w.(http.Flusher).Flush()
+			silence(w, r)
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		resp, err := llm.post(ctx)
+		require.NoError(t, err)
+		require.NoError(t, ctx.Err(), "it did not wait for more")
+		require.Equal(t, oneFailure, llm.outcomes())
+		require.NoError(t, resp.Body.Close())
+	})
 }
