@@ -18,6 +18,8 @@ FUZZTIME ?= 5s
 BENCHTIME ?= 50ms
 ROUNDS ?= 10
 FILES ?=
+FILE ?= examples/rag/internal/service/breakers.yaml
+CHANNEL ?=
 comma := ,
 
 # each runs a command in every module, by itself, as a user of that module would have it.
@@ -34,6 +36,10 @@ demo: ## a RAG service lives through an outage, in your terminal (60 s)
 .PHONY: run
 run: ## the RAG service, until interrupted
 	$(GO) run ./examples/rag serve
+
+.PHONY: alert-test
+alert-test: ## send a test alert; CHANNEL=slack for one type only, FILE=breakers.yaml for another file than the example's
+	@$(GO) run ./alert/cmd/alert-test -file '$(FILE)' -channel '$(CHANNEL)'
 
 .PHONY: test
 test: ## tests of every module

@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 )
 
@@ -38,9 +40,9 @@ func blocks(t *testing.T, language string) (found []string) {
 }
 
 // TestREADMECodeIsCompiled wants every Go block to stand, line by line, in a file that the tests compile: the examples of this
-// package, whose output is checked too, or a program of examples/.
+// package or of alert, whose output is checked too, or a program of examples/.
 func TestREADMECodeIsCompiled(t *testing.T) {
-	files := []string{"example_test.go"}
+	files := []string{"example_test.go", "alert/example_test.go"}
 	_ = filepath.WalkDir("examples", func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, ".go") {
 			files = append(files, path)
@@ -207,4 +209,107 @@ func replaceTable(t *testing.T, marker, table string) {
 		return
 	}
 	require.Equal(t, table, old, "README.md: go test -run %s -update", t.Name())
+}
+
+// TestREADMERiskTable holds the table of weights to the code. With -update it is written again.
+func TestREADMERiskTable(t *testing.T) {
+	var table strings.Builder
+	table.WriteString("| part | points | because |\n|---|---|---|\n")
+	var sum float64
+	for _, p := range riskParts {
+		sum += p.weight
+		fmt.Fprintf(&table, "| %s | up to %g | %s. |\n", p.name, p.weight, p.why)
+	}
+	require.InDelta(t, 100, sum, 0)
+	table.WriteString("\n| state | points |\n|---|---|\n")
+	for s, r := range stateRisks {
+		fmt.Fprintf(&table, "| `%s` | %g |\n", State(s), r.fraction*riskParts[0].weight)
+	}
+	fmt.Fprintf(&table, "| `closed`, in a ramp | %g |\n", rampRisk*riskParts[0].weight)
+	defaults := RiskThresholds{}.resolve(&Config{})
+	fmt.Fprintf(&table, "\n| level | from | because |\n|---|---|---|\n")
+	fmt.Fprintf(&table, "| `%s` | 0 | nothing to do |\n", RiskLow)
+	fmt.Fprintf(&table, "| `%s` | %d | four failures in a row of five, a recovery in a ramp, a hold |\n", RiskMedium, defaults.Medium)
+	fmt.Fprintf(&table, "| `%s` | %d | any opening: callers are refused |\n", RiskHigh, defaults.High)
+	fmt.Fprintf(&table, "| `%s` | %d | an opening by failures that a second trial could not end, or that refused a tenth of all calls |\n", RiskCritical, defaults.Critical)
+	replaceTable(t, "risk", table.String())
+}
+
+var (
+	tableRow = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (?:a )?([a-z]+)")
+	zapTypes = map[string]string{
+		"String": "text", "Stringer": "text", "Error": "text", "Int": "number", "Uint64": "number", "Float64": "number",
+		"Duration": "duration", "Any": "list",
+	}
+	logLevels = []string{"Debug", "Info", "Warn", "Error"}
+)
+
+// TestEveryLogLineAndFieldIsDocumented compares the tables of docs/logs.md with the calls of zap in the code.
+func TestEveryLogLineAndFieldIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("docs/logs.md")
+	require.NoError(t, err)
+	documented := map[string]string{} // the level of a message, the type of a field
+	for _, row := range tableRow.FindAllStringSubmatch(string(text), -1) {
+		documented[row[1]] = row[2]
+	}
+	written := map[string]string{}
+	for _, s := range []State{StateHalfOpen, StateClosed, StateDisabled} { // these messages are put together
+		written["circuit breaker "+strings.ReplaceAll(s.String(), "_", "-")] = "info"
+	}
+	names, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		ast.Inspect(f, func(n ast.Node) bool {
+			if call, ok := n.(*ast.CallExpr); ok {
+				noteLogged(call, written)
+			}
+			return true
+		})
+	}
+	require.Equal(t, written, documented)
+}
+
+// noteLogged enters a call of zap: a field with its type, or a line with its level.
+func noteLogged(call *ast.CallExpr, written map[string]string) {
+	method, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || len(call.Args) == 0 {
+		return
+	}
+	pkg, _ := method.X.(*ast.Ident)
+	first, literal := call.Args[0].(*ast.BasicLit)
+	switch isZap := pkg != nil && pkg.Name == "zap"; {
+	case isZap && method.Sel.Name == "Error":
+		written["error"] = "text"
+	case isZap && literal:
+		written[strings.Trim(first.Value, `"`)] = zapTypes[method.Sel.Name]
+	case literal && slices.Contains(logLevels, method.Sel.Name) && strings.HasPrefix(first.Value, `"circuit breaker`):
+		written[strings.Trim(first.Value, `"`)] = strings.ToLower(method.Sel.Name)
+	}
+}
+
+// TestREADMEMetricsTable wants each metric of the collector in the table, and none that it does not have.
+func TestREADMEMetricsTable(t *testing.T) {
+	described := make(chan *prometheus.Desc, 100)
+	(collector{}).Describe(described)
+	close(described)
+	var want []string
+	for d := range described {
+		want = append(want, regexp.MustCompile(`fqName: "(\w+)"`).FindStringSubmatch(d.String())[1])
+	}
+	_, section, _ := strings.Cut(readREADME(t), "\n## Metrics\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var got []string
+	for line := range strings.Lines(section) {
+		if cells := strings.Split(line, "|"); len(cells) == 5 {
+			for _, m := range regexp.MustCompile("`(breaker_\\w+)`").FindAllStringSubmatch(cells[1], -1) {
+				got = append(got, m[1])
+			}
+		}
+	}
+	require.ElementsMatch(t, want, got)
 }
