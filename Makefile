@@ -132,14 +132,24 @@ mutate: ## mutation run over the library; FILES="window.go ..." for some files
 PROOF := TestRandomHistoriesAgreeWithTheModel|TestNoStateRefusesForEver|TestEveryInterleavingAgreesWithTheModel|TestParallelHistoriesAreLinearizable
 found = grep -ohE '$(1)' $(RUNS)/prove.log | tail -1
 
+# The lane's atomic steps, one goroutine at a time: a build tag makes them stop before each.
+STEPS := $(GO) test -count=1 -timeout 30m -tags lanesteps -run TestEveryOrderOfAtomicStepsIsLinearizable .
+
+.PHONY: steps
+steps: ## every order of the atomic steps of calls that take no lock (half a minute)
+	$(GO) vet -tags lanesteps .
+	$(STEPS)
+
 .PHONY: prove
 prove: ## the long proof of the core against its model, and long fuzzing (ten minutes)
 	@mkdir -p $(RUNS)
 	BREAKER_PROVE=1 $(GO) test -count=1 -timeout 30m -v -run '$(PROOF)' . >$(RUNS)/prove.log || { tail -50 $(RUNS)/prove.log; exit 1; }
+	BREAKER_PROVE=1 $(STEPS) -v >>$(RUNS)/prove.log || { tail -50 $(RUNS)/prove.log; exit 1; }
 	$(MAKE) --no-print-directory fuzz FUZZTIME=30s >$(RUNS)/fuzz.log || { tail -50 $(RUNS)/fuzz.log; exit 1; }
 	echo "random histories    $$($(call found,[0-9]+ histories.*a command))"
 	echo "states explored     $$($(call found,[0-9]+ states.*[0-9]+ edges;.*))"
-	echo "interleavings       $$($(call found,[0-9]+ orders.*))"
+	echo "interleavings       $$($(call found,[0-9]+ orders of critical.*))"
+	echo "atomic steps        $$($(call found,[0-9]+ orders of atomic.*))"
 	echo "linearizability     $$($(call found,[0-9]+ parallel histories.*))"
 	echo "fuzzing             $$(grep -c '^-- ' $(RUNS)/fuzz.log) targets, 30s each"
 	echo "mutation            $$(sed -n 's/^Score: *//p' docs/mutation.md)"
@@ -188,10 +198,15 @@ page/test/node_modules: page/test/package-lock.json
 	touch node_modules
 
 .PHONY: ci
-ci: ci-lint ci-race ci-alone ci-386 ci-cover ci-instructions ci-fuzz ci-demo ci-page ci-total ## all that must hold before a change lands; totals on the last line
+ci: ci-lint ci-steps ci-race ci-alone ci-386 ci-cover ci-instructions ci-fuzz ci-demo ci-page ci-total ## all that must hold before a change lands; totals on the last line
 
 .PHONY: ci-lint
 ci-lint: check-format check-tidy check-fix vet staticcheck golangci
+
+.PHONY: ci-steps
+ci-steps:
+	@echo "== every order of the atomic steps"
+	$(MAKE) --no-print-directory steps
 
 .PHONY: ci-race
 ci-race: tools
