@@ -214,13 +214,13 @@ ci-race: tools
 	rm -rf $(RUNS); mkdir -p $(RUNS)
 	$(GO) test -race -json $(WORKSPACE) | $(BIN)/testreport -keep $(RUNS)/race.json
 
-# The modules again, each without the workspace, which may choose other versions of what they require.
+# Each module without the workspace, which may choose other versions of what they require; and what is exact only without the
+# race detector, such as allocations.
 .PHONY: ci-alone
 ci-alone: tools
-	@for m in $(MODULES); do
-		echo "== tests of $$m without the workspace"
-		(cd $$m && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) test -json ./...) | $(BIN)/testreport -keep $(RUNS)/alone-$$(echo $$m | tr -c '\n[:alnum:]' _).json
-	done
+	@$(call each,$(GO) build ./...)
+	echo "== tests that count allocations and bytes"
+	(cd bench && GOWORK=off $(GO) test -json ./...) | $(BIN)/testreport -keep $(RUNS)/bench.json
 
 .PHONY: ci-386
 ci-386: tools
