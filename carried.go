@@ -82,8 +82,8 @@ func marksRefusal(err error) bool {
 	if marked := isMarked(v); marked || v.Kind() != reflect.Struct {
 		return marked
 	}
-	for i := range v.NumField() {
-		if isMarked(v.Field(i)) {
+	for _, field := range v.Fields() {
+		if isMarked(field) {
 			return true
 		}
 	}

@@ -250,7 +250,7 @@ func TestFollowingAStreamAllocatesNothing(t *testing.T) {
 		s.feed(piece)
 		s.feed(rest)
 	}))
-	require.Less(t, cap(s.head)+cap(s.data)+int(reflect.TypeOf(*s).Size()), 5<<10, "bytes kept")
+	require.Less(t, cap(s.head)+cap(s.data)+int(reflect.TypeFor[scanner]().Size()), 5<<10, "bytes kept")
 }
 
 func TestALongLineThatFlowsIsNoStall(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -152,9 +153,7 @@ func TestErrorAnswersHaveTheVerdictOfTheirRow(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			llm := newFakeLLM(t, Config{}, func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", "application/json")
-				for k, v := range c.header {
-					w.Header()[k] = v
-				}
+				maps.Copy(w.Header(), c.header)
 				w.WriteHeader(c.status)
 				_, _ = io.WriteString(w, c.body)
 			})

@@ -82,7 +82,7 @@ func (b *bench) survey(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range strings.Fields(string(list)) {
+	for name := range strings.FieldsSeq(string(list)) {
 		if o.skip == "" || !skip.MatchString(name) {
 			b.tests = append(b.tests, test{name: name})
 		}
