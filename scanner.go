@@ -64,9 +64,9 @@ func newScanner(f bodyFormat) *scanner {
 	s := &scanner{format: f}
 	switch f {
 	case events:
-		s.value.key = []byte(`"finish_reason"`)
+		s.value.key, s.value.pivot = []byte(`"finish_reason"`), len(`"finish`)
 	case values:
-		s.value.key = []byte(`"done"`)
+		s.value.key, s.value.pivot = []byte(`"done"`), len(`"do`)
 	}
 	return s
 }
@@ -147,10 +147,12 @@ func (s *scanner) stream(p []byte) {
 		return
 	}
 	for len(p) > 0 {
-		i := bytes.IndexByte(p, s.newline)
-		if i < 0 {
-			s.partial(p)
-			return
+		i := 0
+		if p[0] != s.newline {
+			if i = bytes.IndexByte(p, s.newline); i < 0 {
+				s.partial(p)
+				return
+			}
 		}
 		if s.begun > 0 {
 			s.partial(p[:i])
@@ -194,7 +196,7 @@ func (s *scanner) partial(p []byte) {
 		copy(s.head[s.begun:], p)
 	}
 	s.begun += len(p)
-	if rest := bytes.TrimRight(p, "\r"); len(rest) > 0 {
+	if rest := trimCR(p); len(rest) > 0 {
 		s.last = rest[len(rest)-1]
 	}
 	s.value.feed(p)
@@ -214,11 +216,11 @@ var byteOrderMark = []byte("\xEF\xBB\xBF")
 // line takes one line: all of it, or the beginning of one that partial has had.
 func (s *scanner) line(p []byte, whole bool) {
 	if whole {
-		if p = bytes.TrimRight(p, "\r"); len(p) > 0 {
+		if p = trimCR(p); len(p) > 0 {
 			s.last = p[len(p)-1]
 		}
 	} else if s.begun = 0; len(p) < maxFault {
-		p = bytes.TrimRight(p, "\r")
+		p = trimCR(p)
 	}
 	if !s.first {
 		s.first = true
@@ -270,14 +272,18 @@ func (s *scanner) keep(p []byte) {
 
 // judge looks at what is known of an event's data, after each of its lines.
 func (s *scanner) judge(data, line []byte, whole bool) {
-	name := s.name[:s.nameLen]
-	if len(name) == 0 {
-		name = typeIn(data)
+	said := ordinary
+	named := s.nameLen > 0 || mayBeNamed(data)
+	if named {
+		said = s.meaning(data)
 	}
-	said := meaning(name)
 	if said == ordinary {
-		if whole && (s.format == values || !bytes.Equal(line, done)) {
-			s.value.feed(line)
+		if whole {
+			s.value.whole(line)
+		}
+		if v := &s.value; !named && v.found && !v.terminal && !v.isError { // as most events are
+			s.model, s.content = true, true
+			return
 		}
 		said = s.unnamed(data)
 	}
@@ -333,6 +339,19 @@ func (s *scanner) endEvent() {
 	s.data = s.data[:0]
 }
 
+// mayBeNamed reports whether data can begin with a type or an error.
+func mayBeNamed(data []byte) bool {
+	return len(data) < 3 || data[0] != '{' || data[1] != '"' || data[2] == 't' || data[2] == 'e'
+}
+
+// meaning says what an event means by its name, or its type if it has no name.
+func (s *scanner) meaning(data []byte) sense {
+	if s.nameLen > 0 {
+		return meaning(s.name[:s.nameLen])
+	}
+	return meaning(typeIn(data))
+}
+
 // sense is what an event means.
 type sense uint8
 
@@ -383,9 +402,9 @@ func errorIn(data []byte) bool {
 	return len(rest) > 0 && rest[0] != 'n'
 }
 
-// firstMember returns what follows the name of the first member of an object, if that is its name.
+// firstMember returns the value of an object's first member and what follows, if that is its name.
 func firstMember(data []byte, name string) []byte {
-	if len(data) < 2 || data[0] != '{' {
+	if len(data) < 3 || data[0] != '{' || data[1] == '"' && data[2] != name[1] {
 		return nil
 	}
 	data = trimSpace(data[1:])
@@ -406,13 +425,22 @@ func trimSpace(p []byte) []byte {
 	return p
 }
 
+func trimCR(p []byte) []byte {
+	for len(p) > 0 && p[len(p)-1] == '\r' {
+		p = p[:len(p)-1]
+	}
+	return p
+}
+
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
 
-// keyValue looks for a key and what its value begins with, in one line, in pieces of any size. The key has quotes at its ends
-// and none within. It cannot be part of a text: there its quotes would be escaped.
+// keyValue looks for the last occurrence of a key in a line, and what its value begins with. The key has quotes at its ends and
+// none within. It cannot be part of a text: there its quotes would be escaped.
 type keyValue struct {
 	key      []byte
-	state    int     // bytes of the key that were the last seen, or one of those below
+	pivot    int     // of its bytes the one to look for first, seldom seen elsewhere
+	matched  int     // of its bytes, by the last ones seen
+	at       part    // of what follows it
 	text     [6]byte // of the value
 	textLen  int
 	found    bool
@@ -420,69 +448,108 @@ type keyValue struct {
 	isError  bool // that is "error"
 }
 
+type part uint8
+
 const (
-	afterKey = iota + 100
+	nowhere part = iota
+	afterKey
 	afterColon
 	inText
 )
 
 func (v *keyValue) reset() {
-	v.state, v.found, v.terminal, v.isError = 0, false, false, false
+	v.matched, v.at, v.found, v.terminal, v.isError = 0, nowhere, false, false, false
 }
 
-func (v *keyValue) feed(p []byte) {
-	for len(p) > 0 {
-		if v.state != 0 {
-			v.step(p[0])
-			p = p[1:]
-			continue
-		}
-		i := bytes.Index(p, v.key)
-		if i < 0 {
-			v.state = v.begunIn(p)
+// whole looks at a line that is there as a whole, from its end: the key is near it. IndexByte in windows beats looking at each
+// byte, and a byte that is rare beats the first of the key.
+func (v *keyValue) whole(line []byte) {
+	for end, size := len(line), 96; end > 0; size *= 4 {
+		start := max(0, end-size)
+		if i := v.lastIn(line[start:min(len(line), end+len(v.key)-1)]); i >= 0 {
+			v.begin()
+			v.steps(line[start+i+len(v.key):])
 			return
 		}
-		p = p[i+len(v.key):]
-		v.found = true
-		v.state = afterKey
+		end = start
 	}
 }
 
-// begunIn returns how much of the key p ends with.
-func (v *keyValue) begunIn(p []byte) int {
-	for n := min(len(v.key)-1, len(p)); n > 0; n-- {
-		if bytes.HasSuffix(p, v.key[:n]) {
-			return n
+func (v *keyValue) lastIn(window []byte) int {
+	last := -1
+	for offset := v.pivot; offset < len(window); offset++ {
+		i := bytes.IndexByte(window[offset:], v.key[v.pivot])
+		if i < 0 {
+			break
+		}
+		offset += i
+		if bytes.HasPrefix(window[offset-v.pivot:], v.key) {
+			last = offset - v.pivot
 		}
 	}
-	return 0
+	return last
 }
 
+var isNull = []byte(":null")
+
+func (v *keyValue) steps(p []byte) {
+	if bytes.HasPrefix(p, isNull) { // as in all events but one
+		v.at = nowhere
+		return
+	}
+	for _, c := range p {
+		if v.step(c); v.at == nowhere {
+			return
+		}
+	}
+}
+
+// feed looks at the next piece of a line.
+func (v *keyValue) feed(p []byte) {
+	for i := 0; i < len(p); i++ {
+		if v.matched == 0 && v.at == nowhere {
+			j := bytes.IndexByte(p[i:], '"')
+			if j < 0 {
+				return
+			}
+			i += j
+		}
+		v.step(p[i])
+		switch {
+		case p[i] == v.key[v.matched]:
+			if v.matched++; v.matched == len(v.key) {
+				v.begin()
+				v.matched = 1 // its last quote may be the first of another
+			}
+		case p[i] == '"':
+			v.matched = 1
+		default:
+			v.matched = 0
+		}
+	}
+}
+
+func (v *keyValue) begin() {
+	v.at, v.found, v.terminal, v.isError = afterKey, true, false, false
+}
+
+// step takes a byte of what follows the key.
 func (v *keyValue) step(c byte) {
 	switch {
-	case v.state < afterKey && c == v.key[v.state]:
-		if v.state++; v.state == len(v.key) {
-			v.found = true
-			v.state = afterKey
-		}
-	case v.state == afterKey && c == ':':
-		v.state = afterColon
-	case v.state == afterKey && isSpace(c), v.state == afterColon && isSpace(c):
-	case v.state == afterColon && c == '"':
-		v.state, v.textLen = inText, 0
-	case v.state == inText && c != '"' && v.textLen < len(v.text):
+	case v.at == nowhere, v.at != inText && isSpace(c):
+	case v.at == afterKey && c == ':':
+		v.at = afterColon
+	case v.at == afterColon && c == '"':
+		v.at, v.textLen = inText, 0
+	case v.at == inText && c != '"' && v.textLen < len(v.text):
 		v.text[v.textLen] = c
 		v.textLen++
-	case v.state == inText:
-		v.state = 0
+	case v.at == inText:
+		v.at = nowhere
 		v.said(v.text[:v.textLen])
 	default:
-		if v.state == afterColon && c == 't' {
-			v.terminal = true
-		}
-		if v.state = 0; c == '"' {
-			v.state = 1
-		}
+		v.terminal = v.at == afterColon && c == 't'
+		v.at = nowhere
 	}
 }
 

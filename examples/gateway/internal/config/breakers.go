@@ -36,10 +36,10 @@ func over(c, ours breaker.Config) breaker.Config {
 	c.FailureThreshold = cmp.Or(c.FailureThreshold, ours.FailureThreshold)
 	c.HalfOpenMaxCalls = cmp.Or(c.HalfOpenMaxCalls, ours.HalfOpenMaxCalls)
 	c.SuccessThreshold = cmp.Or(c.SuccessThreshold, ours.SuccessThreshold)
-	if c.MaxOpenTimeout == 0 {
-		c.MaxOpenTimeout = max(ours.MaxOpenTimeout, c.OpenTimeout)
+	if c.OpenTimeout == 0 {
+		c.OpenTimeout = min(ours.OpenTimeout, cmp.Or(c.MaxOpenTimeout, ours.OpenTimeout))
 	}
-	c.OpenTimeout = cmp.Or(c.OpenTimeout, min(ours.OpenTimeout, c.MaxOpenTimeout))
+	c.MaxOpenTimeout = cmp.Or(c.MaxOpenTimeout, c.OpenTimeout) // no doubling
 	return c
 }
 

@@ -110,11 +110,11 @@ type Retry struct {
 
 // Defaults are what the gateway uses where the file says nothing.
 //
-// The breaker's differ from the library's own in four things. Three failures open, not five: each is a caller who waited for
+// The breaker's differ from the library's own in three things. Three failures open, not five: each is a caller who waited for
 // nothing while a fallback stood ready. One probe at a time, and one success closes: an answer followed to its last event is
-// strong evidence, and each probe is a caller who waits. The open period doubles to a minute at most, not to five: the
-// primary is what the operator wants to be used, and one probe a minute costs little. So a primary that is dead for a minute gets
-// four calls: three to open the breaker, one after 30 s.
+// strong evidence, and each probe is a caller who waits. The open period does not double: the primary is what the operator
+// wants to be used, and one probe in 30 s costs little. So a primary that is dead for a minute gets four calls, three to open
+// the breaker and one after 30 s, and is used again 30 s after its recovery at the latest (33 s with the jitter).
 func Defaults() Config {
 	return Config{
 		Listen:          "127.0.0.1:8080",
@@ -125,7 +125,7 @@ func Defaults() Config {
 		},
 		Retry: Retry{Max: 1, Backoff: 200 * time.Millisecond, MaxWait: 2 * time.Second, Attempts: 4},
 		Breakers: breaker.RegistryConfig{Default: breaker.Config{
-			FailureThreshold: 3, HalfOpenMaxCalls: 1, SuccessThreshold: 1, OpenTimeout: 30 * time.Second, MaxOpenTimeout: time.Minute,
+			FailureThreshold: 3, HalfOpenMaxCalls: 1, SuccessThreshold: 1, OpenTimeout: 30 * time.Second, MaxOpenTimeout: 30 * time.Second,
 		}},
 	}
 }

@@ -65,7 +65,15 @@ const maxErrorBody = 64 << 10
 // declined reads a provider's error. A provider that repeats its key in it does not get it through.
 func (c *call) declined(resp *http.Response) *wire.Failure {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // what there is of it says more than nothing
-	return wire.Judge(resp.StatusCode, resp.Header, c.redact(body))
+	return c.cleaned(wire.Judge(resp.StatusCode, resp.Header, body))
+}
+
+// cleaned returns f without the providers' keys.
+func (s *setup) cleaned(f *wire.Failure) *wire.Failure {
+	for _, text := range []*string{&f.Message, &f.Type, &f.Code} {
+		*text = string(s.redact([]byte(*text)))
+	}
+	return f
 }
 
 func (s *setup) redact(body []byte) []byte {
@@ -104,8 +112,7 @@ func (c *call) pass(t *target, resp *http.Response) (answered bool, refusal erro
 	}
 	answer, failure := read(buffer.Bytes())
 	if failure != nil {
-		failure.Message = string(c.redact([]byte(failure.Message)))
-		return false, nil, failure
+		return false, nil, c.cleaned(failure)
 	}
 	c.deadline()
 	c.announce(t, resp, "application/json")

@@ -116,6 +116,9 @@ func (c *call) goOn(t *target, f *wire.Failure) bool {
 	if first || f.Kind == wire.Filtered {
 		c.cause = f
 	}
+	if f.RetryAfter > 0 {
+		c.comeBack(time.Now().Add(f.RetryAfter))
+	}
 	switch f.Kind {
 	case wire.Filtered, wire.Unreachable:
 		return false
@@ -135,7 +138,7 @@ func (c *call) ask(t *target, path string, body []byte) (answered bool, last *wi
 		case answered:
 			return true, nil
 		case refusal != nil:
-			c.refused(refusal)
+			c.refused(refusal, last)
 			return false, last // why there was a second attempt, if this was one
 		}
 		last = failure
@@ -146,13 +149,25 @@ func (c *call) ask(t *target, path string, body []byte) (answered bool, last *wi
 	}
 }
 
-// refused notes a breaker's refusal, and when it admits again.
-func (c *call) refused(err error) {
-	if c.refusal == nil {
+// refused notes a breaker's refusal, and when it admits again. A refusal after a failure is only that failure's consequence.
+func (c *call) refused(err error, before *wire.Failure) {
+	if c.refusal == nil && before == nil {
 		c.refusal = err
 	}
-	if open, ok := errors.AsType[*breaker.OpenError](err); ok && !open.Until.IsZero() && (c.retryable.IsZero() || open.Until.Before(c.retryable)) {
-		c.retryable = open.Until
+	open, ok := errors.AsType[*breaker.OpenError](err)
+	switch {
+	case !ok:
+	case !open.Until.IsZero():
+		c.comeBack(open.Until)
+	case open.State != breaker.StateForcedOpen: // a probe is on its way, which decides
+		c.comeBack(time.Now().Add(time.Second))
+	}
+}
+
+// comeBack notes when a target may answer again; the soonest counts.
+func (c *call) comeBack(at time.Time) {
+	if c.retryable.IsZero() || at.Before(c.retryable) {
+		c.retryable = at
 	}
 }
 
@@ -196,10 +211,10 @@ func (c *call) giveUp() {
 	status, p := c.explanation()
 	h := c.w.Header()
 	c.count(h)
-	if wait := time.Until(c.retryable); !c.retryable.IsZero() && status != http.StatusBadRequest {
-		setRetryAfter(h, wait)
-	}
 	if status == http.StatusTooManyRequests || status >= 500 {
+		if !c.retryable.IsZero() {
+			setRetryAfter(h, time.Until(c.retryable))
+		}
 		h.Set("x-should-retry", "false") // the gateway has done that already, on every target
 	}
 	c.log.Warn("request not answered", zap.String("model", c.model.Name), zap.Int("status", status), zap.Int("attempts", c.attempts), zap.NamedError("cause", c.why()))

@@ -114,7 +114,9 @@ func writeError(w http.ResponseWriter, status int, p problem) {
 func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the caller is gone if this fails
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(body) // the caller is gone if this fails
 }
 
 // setRetryAfter rounds up: the header has whole seconds, and who comes early comes in vain.

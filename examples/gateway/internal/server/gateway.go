@@ -33,11 +33,12 @@ type Gateway struct {
 
 // New returns a gateway for cfg. It opens no connection and starts no goroutine.
 func New(cfg *config.Config, log *zap.Logger) (*Gateway, error) {
-	registry, err := breaker.NewRegistry(cfg.Breakers, breaker.WithLogger(log))
+	g := &Gateway{log: log}
+	registry, err := breaker.NewRegistry(cfg.Breakers, breaker.WithLogger(log), breaker.WithErrorText(g.errorText))
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{log: log, registry: registry}
+	g.registry = registry
 	dialer := &net.Dialer{KeepAlive: 30 * time.Second}
 	g.upstream = &http.Transport{
 		Proxy: http.ProxyFromEnvironment,
@@ -77,6 +78,11 @@ func (g *Gateway) Apply(cfg *config.Config) error {
 func (g *Gateway) install(cfg *config.Config) {
 	g.connect.Store(int64(cfg.Limits.Connect))
 	g.current.Store(newSetup(cfg, g.current.Load(), g.registry, g.upstream))
+}
+
+// errorText is what a breaker lists an error under. A provider that names its key as its error's code does not get it through.
+func (g *Gateway) errorText(err error) string {
+	return string(g.current.Load().redact([]byte(err.Error())))
 }
 
 // Registry returns the breakers, one for each target, named provider/model.

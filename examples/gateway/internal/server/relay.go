@@ -78,11 +78,7 @@ func (s *relay) run() *wire.Failure {
 		var step wire.Step
 		var failure *wire.Failure
 		if s.out, step, failure = s.stream.Event(s.out, data); failure != nil && !s.finished {
-			failure.Message = string(s.call.redact([]byte(failure.Message)))
-			return failure
-		}
-		if step == wire.Done && !s.finished && !s.begun && len(s.out) == 0 {
-			return &wire.Failure{Kind: wire.Cut, Message: "the answer ended before it began", Code: "empty_answer"}
+			return s.call.cleaned(failure)
 		}
 		s.take(step)
 		if step == wire.Done {

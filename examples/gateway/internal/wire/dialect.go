@@ -51,7 +51,7 @@ func For(format string) Dialect {
 
 // garbled is an answer that is no answer.
 func garbled(what string) *Failure {
-	return &Failure{Kind: Overloaded, Message: what, Code: "invalid_answer"}
+	return &Failure{Kind: Garbled, Message: what, Code: "invalid_answer"}
 }
 
 const doneEvent = "data: [DONE]\n\n"

@@ -24,6 +24,7 @@ const (
 	Overloaded              // the provider is ill, or the connection to it
 	TooSlow                 // a limit of the gateway passed, or the provider's own
 	Cut                     // the answer ended before its end
+	Garbled                 // the answer is none
 	Unreachable             // the caller is gone, or no time is left: nothing is known of the target
 )
 
@@ -42,10 +43,10 @@ func (f *Failure) Error() string {
 	switch {
 	case f.Cause != nil:
 		return f.Message + ": " + f.Cause.Error()
-	case f.Status != 0:
+	case f.Status >= 300:
 		return strings.TrimSpace(fmt.Sprintf("%d %s", f.Status, cmp.Or(f.Code, f.Type, http.StatusText(f.Status))))
 	}
-	return cmp.Or(f.Code, f.Type, f.Message)
+	return "in the answer: " + cmp.Or(f.Code, f.Type, f.Message)
 }
 
 func (f *Failure) Unwrap() error { return f.Cause }
@@ -64,6 +65,7 @@ var plans = [...]struct {
 	Overloaded:  {true, true},
 	TooSlow:     {false, true}, // asking the same again multiplies the wait
 	Cut:         {true, true},
+	Garbled:     {false, true}, // the provider works, and would say the same
 	Unreachable: {false, false},
 }
 

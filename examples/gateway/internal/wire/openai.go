@@ -64,6 +64,7 @@ func (openAI) Stream(r *Request) Stream {
 
 type openAIStream struct {
 	unfinished int  // choices
+	finished   bool // one of them has
 	spoken     bool // content has come
 }
 
@@ -71,6 +72,9 @@ type openAIStream struct {
 // what distinguishes them are words with their quotes, which within a JSON string would be escaped.
 func (s *openAIStream) Event(out, data []byte) ([]byte, Step, *Failure) {
 	if string(data) == "[DONE]" {
+		if !s.finished { // no choice has: the polite end of an answer that was cut further up
+			return out, Quiet, &Failure{Kind: Cut, Message: "the answer ended without a finish reason", Code: "answer_cut"}
+		}
 		return out, Done, nil
 	}
 	if !json.Valid(data) {
@@ -106,6 +110,7 @@ func (s *openAIStream) step(c *openAIChunk) Step {
 	for _, choice := range c.Choices {
 		if choice.Finish != nil {
 			s.unfinished--
+			s.finished = true
 			if step = Content; s.unfinished <= 0 {
 				return Finish
 			}
