@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// What the gateway costs, against net/http/httputil's proxy in front of the same upstream. Upstream, gateway, proxy and load are
+// processes apart, and rounds of both take turns, so that whatever else the machine does slows down both.
+//
+//	GATEWAY_OVERHEAD=9 go test -run TestOverhead -v .      nine rounds of 2 s each, medians, and a verdict
+//
+// Without the variable it is one short round, which shows only that all parts work.
+func TestOverhead(t *testing.T) {
+	rounds, length := 1, 100*time.Millisecond
+	if text := os.Getenv("GATEWAY_OVERHEAD"); text != "" {
+		var err error
+		rounds, err = strconv.Atoi(text)
+		require.NoError(t, err)
+		length = 2 * time.Second
+	}
+	up := start(t, "upstream").line()
+	gateway := startGateway(t, fmt.Sprintf("callers: [{name: team, key_env: TEAM_KEY}]\nproviders: {one: {base_url: 'http://%s', key_env: ONE_KEY}}\n"+
+		"models: {chat: {primary: {provider: one, model: large}}}\n", up))
+	proxy := start(t, "proxy", up).line()
+	t.Log("profiles: ", gateway.inside+"/debug/pprof")
+	for _, kind := range []string{"whole", "stream"} {
+		var ours, theirs []loadResult
+		measure(t, trimURL(gateway.url), kind, length/2) // warm
+		measure(t, proxy, kind, length/2)
+		for range rounds {
+			theirs = append(theirs, measure(t, proxy, kind, length))
+			ours = append(ours, measure(t, trimURL(gateway.url), kind, length))
+		}
+		a, b := median(ours), median(theirs)
+		loss := 1 - a.Rate/b.Rate
+		t.Logf("%-6s gateway %6.0f/s p50 %v p99 %v; proxy %6.0f/s p50 %v p99 %v; %.1f %% fewer requests", kind, a.Rate, a.P50, a.P99, b.Rate, b.P50, b.P99, 100*loss)
+		if rounds > 1 {
+			require.LessOrEqual(t, loss, 0.15, kind)
+		}
+	}
+}
+
+// median returns the medians of rate and latencies.
+func median(all []loadResult) (m loadResult) {
+	middle := func(less func(a, b loadResult) int) loadResult {
+		slices.SortFunc(all, less)
+		return all[len(all)/2]
+	}
+	m.Rate = middle(func(a, b loadResult) int { return int(a.Rate - b.Rate) }).Rate
+	m.P50 = middle(func(a, b loadResult) int { return int(a.P50 - b.P50) }).P50
+	m.P99 = middle(func(a, b loadResult) int { return int(a.P99 - b.P99) }).P99
+	return m
+}
+
+func measure(t *testing.T, address, kind string, length time.Duration) (result loadResult) {
+	t.Helper()
+	p := start(t, "load", address, kind, length.String())
+	require.NoError(t, json.Unmarshal([]byte(p.line()), &result))
+	p.kill()
+	require.Positive(t, result.Rate)
+	return result
+}
+
+// loadResult is what a load brought.
+type loadResult struct {
+	Rate     float64 // requests a second
+	P50, P99 time.Duration
+}
+
+const loadCallers = 32
+
+// playLoad asks as often as it can, on loadCallers connections. An answer that is not whole ends it.
+func playLoad(args []string) {
+	address, kind := args[0], args[1]
+	length, err := time.ParseDuration(args[2])
+	if err != nil {
+		fail(err)
+	}
+	body := chatBody("chat", kind == "stream")
+	request := []byte(fmt.Sprintf("POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nUser-Agent: load\r\nContent-Type: application/json\r\n"+
+		"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", teamKey, len(body), body))
+	var callers sync.WaitGroup
+	var mu sync.Mutex
+	var took []time.Duration
+	begun := time.Now()
+	for range loadCallers {
+		callers.Go(func() {
+			own, err := askAgain(address, request, begun.Add(length))
+			if err != nil {
+				fail(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			took = append(took, own...)
+		})
+	}
+	callers.Wait()
+	rate := float64(len(took)) / time.Since(begun).Seconds()
+	slices.Sort(took)
+	say(loadResult{rate, took[len(took)/2].Round(time.Microsecond), took[len(took)*99/100].Round(time.Microsecond)})
+}
+
+func askAgain(address string, request []byte, until time.Time) (took []time.Duration, err error) {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	br := bufio.NewReader(conn)
+	for last := time.Now(); last.Before(until); {
+		if _, err := conn.Write(request); err != nil {
+			return nil, err
+		}
+		if err := readAnswer(br); err != nil {
+			return nil, err
+		}
+		now := time.Now()
+		took, last = append(took, now.Sub(last)), now
+	}
+	return took, nil
+}
+
+var errNotWhole = errors.New("not an answer, or not all of it")
+
+func readAnswer(br *bufio.Reader) error {
+	resp, err := http.ReadResponse(br, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	n, err := io.Copy(io.Discard, resp.Body)
+	if err == nil && (resp.StatusCode != 200 || n < 300) {
+		err = fmt.Errorf("%w: status %d, %d bytes", errNotWhole, resp.StatusCode, n)
+	}
+	return err
+}
+
+// playUpstream answers at once: in one piece, or with twenty events, each sent by itself.
+func playUpstream([]string) {
+	answer := []byte(completion("large", strings.SplitAfter("What is asked most often is answered with a sentence or two, and that is all.", " ")...))
+	var stream [][]byte
+	for _, e := range events("large", strings.SplitAfter("What is asked most often is answered with a sentence or two, and that is all.", " ")...) {
+		stream = append(stream, []byte("data: "+e+"\n\n"))
+	}
+	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		if !strings.Contains(string(asked), `"stream":true`) {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+			_, _ = w.Write(answer)
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		control := http.NewResponseController(w)
+		for _, e := range stream {
+			_, _ = w.Write(e)
+			_ = control.Flush()
+		}
+	})}
+	fail(s.Serve(listen()))
+}
+
+// playProxy is what there is without a gateway. Its transport keeps as many connections as there are callers, as the gateway's does.
+func playProxy(args []string) {
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: args[0]})
+	proxy.Transport = &http.Transport{MaxIdleConnsPerHost: 1 << 14, DisableCompression: true}
+	s := &http.Server{Handler: proxy, ReadHeaderTimeout: 5 * time.Second}
+	fail(s.Serve(listen()))
+}
