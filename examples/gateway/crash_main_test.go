@@ -26,7 +26,7 @@ const partVariable = "GATEWAY_TEST_PART"
 
 // parts are run with the process's arguments, and end with its standard input.
 var parts = map[string]func(args []string){
-	"gateway": playGateway, "proxy": playProxy, "upstream": playUpstream, "load": playLoad, "streams": playStreams,
+	"gateway": playGateway, "proxy": playProxy, "upstream": playUpstream, "load": playLoad, "endless": playEndless, "streams": playStreams,
 }
 
 // TestMain plays a part, or runs the tests and fails when they leave a goroutine behind.
