@@ -16,12 +16,12 @@ import (
 // attempt asks a target once. It has answered the caller, or its breaker refused, or there is a failure.
 func (c *call) attempt(t *target, path string, body []byte) (answered bool, refusal error, failure *wire.Failure) {
 	streamed := c.request.Stream && !c.embeddings
-	limit, via := c.cfg.Limits.Answer, t.whole
-	if streamed {
-		limit, via = c.cfg.Limits.Request, t.stream
-	}
-	ctx, cancel := context.WithTimeout(c.ctx, limit)
+	ctx, cancel := c.limited(streamed)
 	defer cancel()
+	via := t.whole
+	if streamed {
+		via = t.stream
+	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, t.baseURL+path, bytes.NewReader(body))
 	if err != nil {
 		return false, nil, &wire.Failure{Kind: wire.Overloaded, Message: "the request cannot be made", Cause: err}
@@ -42,6 +42,14 @@ func (c *call) attempt(t *target, path string, body []byte) (answered bool, refu
 		return c.relay(t, resp)
 	}
 	return c.pass(t, resp)
+}
+
+// limited returns the context of an attempt. That of a streamed answer has its limits in the transport, and only its end here.
+func (c *call) limited(streamed bool) (context.Context, context.CancelFunc) {
+	if streamed {
+		return context.WithCancel(c.ctx)
+	}
+	return context.WithTimeout(c.ctx, c.cfg.Limits.Answer)
 }
 
 // broken says what an error in place of an answer, or within one, means.

@@ -19,37 +19,29 @@ func (openAI) Embeddings(r *Request, model string) (string, []byte, error) {
 
 func (openAI) Lines() bool { return false }
 
-func (openAI) Answer(body []byte) ([]byte, *Failure) {
-	var answer struct {
-		Error   json.RawMessage `json:"error"`
-		Choices []struct{}      `json:"choices"`
-	}
-	switch err := json.Unmarshal(body, &answer); {
-	case err != nil:
-		return nil, garbled("the answer is not JSON")
-	case isSet(answer.Error):
-		return nil, Judge(200, nil, body)
-	case len(answer.Choices) == 0:
-		return nil, garbled("the answer has no choices")
-	}
-	return body, nil
-}
+func (openAI) Answer(body []byte) ([]byte, *Failure) { return whole(body, "choices") }
 
-func (openAI) EmbeddingsAnswer(body []byte) ([]byte, *Failure) {
-	if !json.Valid(body) {
+func (openAI) EmbeddingsAnswer(body []byte) ([]byte, *Failure) { return whole(body, "data") }
+
+// whole reports whether an answer in one piece is one: JSON that has what it must, and is no error. Names that are there with their
+// quotes are no part of a text, in which these would be escaped.
+func whole(body []byte, must string) ([]byte, *Failure) {
+	switch {
+	case !json.Valid(body):
 		return nil, garbled("the answer is not JSON")
-	}
-	var answer struct {
-		Error json.RawMessage `json:"error"`
-		Data  json.RawMessage `json:"data"`
-	}
-	if json.Unmarshal(body, &answer) == nil && !isSet(answer.Error) && isSet(answer.Data) {
+	case !bytes.Contains(body, []byte(`"error"`)) && bytes.Contains(body, []byte(`"`+must+`"`)):
 		return body, nil
 	}
-	if isSet(answer.Error) {
+	var answer map[string]json.RawMessage
+	switch err := json.Unmarshal(body, &answer); {
+	case err != nil:
+		return nil, garbled("the answer is no JSON object")
+	case isSet(answer["error"]):
 		return nil, Judge(200, nil, body)
+	case !isSet(answer[must]):
+		return nil, garbled("the answer has no " + must)
 	}
-	return nil, garbled("the answer has no data")
+	return body, nil
 }
 
 func isSet(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
@@ -80,7 +72,8 @@ func (s *openAIStream) Event(out, data []byte) ([]byte, Step, *Failure) {
 	if !json.Valid(data) {
 		return out, Malformed, nil
 	}
-	if s.spoken && !bytes.Contains(data, []byte(`"error"`)) && !mayFinish(data) {
+	if (s.spoken || speaks(data)) && !bytes.Contains(data, []byte(`"error"`)) && !mayFinish(data) {
+		s.spoken = true
 		return appendEvent(out, data), Content, nil
 	}
 	var c openAIChunk
@@ -122,6 +115,18 @@ func (s *openAIStream) step(c *openAIChunk) Step {
 		}
 	}
 	return step
+}
+
+var contentName = []byte(`"content"`)
+
+// speaks reports whether the first content in data is text that is not empty. There may be others, which it does not see.
+func speaks(data []byte) bool {
+	at := bytes.Index(data, contentName)
+	if at < 0 {
+		return false
+	}
+	data = bytes.TrimLeft(data[at+len(contentName):], ": \t\r\n")
+	return len(data) > 1 && data[0] == '"' && data[1] != '"'
 }
 
 var finishReason = []byte(`"finish_reason"`)

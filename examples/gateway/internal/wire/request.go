@@ -72,27 +72,72 @@ func (r *Request) split() error {
 	if !json.Valid(r.body) {
 		return r.notJSON()
 	}
-	d := json.NewDecoder(bytes.NewReader(r.body))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+	at := skipSpace(r.body, 0)
+	if r.body[at] != '{' {
 		return invalid("", "want a JSON object")
 	}
-	var raw json.RawMessage
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return r.notJSON()
-		}
-		name, _ := t.(string)
-		if err := d.Decode(&raw); err != nil {
+	for at = skipSpace(r.body, at+1); r.body[at] != '}'; {
+		end := skipValue(r.body, at)
+		var name string
+		if err := json.Unmarshal(r.body[at:end], &name); err != nil {
 			return r.notJSON()
 		}
 		if _, twice := r.field(name); twice {
 			return invalid(name, "%s: want each field only once", name)
 		}
-		end := int(d.InputOffset())
-		r.fields = append(r.fields, field{name, end - len(raw), end})
+		start := skipSpace(r.body, skipSpace(r.body, end)+1) // behind the colon
+		end = skipValue(r.body, start)
+		r.fields = append(r.fields, field{name, start, end})
+		if at = skipSpace(r.body, end); r.body[at] == ',' {
+			at = skipSpace(r.body, at+1)
+		}
 	}
 	return nil
+}
+
+// skipSpace returns where the next thing begins in JSON that is valid.
+func skipSpace(text []byte, at int) int {
+	for at < len(text) && (text[at] == ' ' || text[at] == '\n' || text[at] == '\r' || text[at] == '\t') {
+		at++
+	}
+	return at
+}
+
+// skipValue returns where the value at at ends in JSON that is valid.
+func skipValue(text []byte, at int) int {
+	for depth := 0; at < len(text); at++ {
+		switch text[at] {
+		case '"':
+			at = endOfString(text, at)
+			if depth == 0 {
+				return at + 1
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth == 0 {
+				return at + 1
+			}
+			if depth < 0 { // of what the value is in: it was a number or a word
+				return at
+			}
+		case ',', ' ', '\n', '\r', '\t':
+			if depth == 0 {
+				return at
+			}
+		}
+	}
+	return at
+}
+
+// endOfString returns where the string that begins at at has its closing quote.
+func endOfString(text []byte, at int) int {
+	for at++; text[at] != '"'; at++ {
+		if text[at] == '\\' {
+			at++
+		}
+	}
+	return at
 }
 
 func (r *Request) notJSON() error {

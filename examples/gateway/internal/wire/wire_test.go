@@ -326,6 +326,15 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		r.LastUserText()
+		var plain map[string]json.RawMessage
+		if json.Unmarshal(body, &plain) != nil || len(plain) != len(r.fields) {
+			t.Errorf("%d fields of %s", len(r.fields), body)
+		}
+		for name, want := range plain {
+			if got, _ := r.field(name); string(got) != string(want) {
+				t.Errorf("%q is %s and not %s", name, got, want)
+			}
+		}
 		for _, format := range []string{"openai", "anthropic", "ollama"} {
 			if _, out, err := For(format).Chat(r, "other"); err == nil && !json.Valid(out) {
 				t.Errorf("%s: not JSON: %s", format, out)
@@ -346,4 +355,18 @@ func FuzzStream(f *testing.F) {
 			s.End(out)
 		}
 	})
+}
+
+func TestFieldsAreFound(t *testing.T) {
+	r := request(t, " {\n\"model\" : \"m\" ,\"a\\u0062\":-1.5e3,\"c\":{\"x\":[\"}\",\"\\\\\\\"]\"]} , \"messages\":[],\"d\":true,\"e\":\"\\\"\" }\n ")
+	for name, want := range map[string]string{"model": `"m"`, "ab": "-1.5e3", "c": `{"x":["}","\\\"]"]}`, "messages": "[]", "d": "true", "e": `"\""`} {
+		got, ok := r.field(name)
+		require.True(t, ok, name)
+		require.Equal(t, want, string(got))
+	}
+	require.Len(t, r.fields, 6)
+	for _, body := range []string{"", " ", "1", "null", "[]", `"x"`, "{}", `{"a":1`} {
+		_, err := ParseRequest([]byte(body), "messages")
+		require.Error(t, err, body)
+	}
 }
