@@ -86,7 +86,7 @@ func (r *rig) inFlightAtOpening(n int) (count int) {
 			continue
 		}
 		for _, seen := range r.primary.Requests()[n:] {
-			if seen.At.Before(change.Time) && seen.Answered.After(change.Time) {
+			if seen.At.Before(change.Time) && (seen.Answered.IsZero() || seen.Answered.After(change.Time)) {
 				count++
 			}
 		}
