@@ -60,12 +60,9 @@ func whose(all []caller, r *http.Request) (who *caller) {
 
 // readBody reads the request's body within the limits on its size and on the caller's time, or answers why not.
 func (s *setup) readBody(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(s.cfg.Limits.Caller)) // where it is not supported, there is no connection that hangs
 	body, err := readAll(http.MaxBytesReader(w, r.Body, s.cfg.MaxRequestBytes), r.ContentLength)
-	_ = control.SetReadDeadline(time.Time{})
-	_ = control.SetWriteDeadline(time.Time{}) // of the connection's last request
 	if err == nil {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		return body, true
 	}
 	w.Header().Set("Connection", "close")

@@ -2,8 +2,10 @@ package server
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -160,4 +162,28 @@ func TestModelsAreListed(t *testing.T) {
 	g.Drain()
 	status, _ = get("/ready")
 	require.Equal(t, 503, status)
+}
+
+// A body that nobody reads has its time too: net/http would read on for as long as it drips.
+func TestABodyThatNobodyReadsEndsInTime(t *testing.T) {
+	a, b := newProvider(t, says("large", "ok")), newProvider(t, says("small", "no"))
+	g := start(t, strings.Replace(two, "caller: 5s", "caller: 100ms", 1), a, b)
+	for _, path := range []string{"/v1/chat/completions", "/health", "/nobody"} {
+		conn, err := net.Dial("tcp", g.server.Listener.Addr().String())
+		require.NoError(t, err)
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n", path)
+		dripping := time.AfterFunc(0, func() {
+			for {
+				if _, err := conn.Write([]byte{'x'}); err != nil {
+					return
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+		})
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+		_, err = io.Copy(io.Discard, conn)
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, path)
+		dripping.Stop()
+	}
 }

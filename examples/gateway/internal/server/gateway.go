@@ -94,8 +94,16 @@ func (g *Gateway) Drain() { g.draining.Store(true) }
 // Close closes the idle connections to the providers.
 func (g *Gateway) Close() { g.upstream.CloseIdleConnections() }
 
-// ServeHTTP answers a request.
-func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) { g.handler.ServeHTTP(w, r) }
+// ServeHTTP answers a request. A body has its time from here on: also one that nobody will read, since net/http reads some of it
+// before it closes the connection.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w) // whose errors mean that there is no connection to wait for
+	_ = control.SetWriteDeadline(time.Time{})
+	if r.ContentLength != 0 {
+		_ = control.SetReadDeadline(time.Now().Add(g.current.Load().cfg.Limits.Caller))
+	}
+	g.handler.ServeHTTP(w, r)
+}
 
 func (g *Gateway) routes() http.Handler {
 	mux := http.NewServeMux()

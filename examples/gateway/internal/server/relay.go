@@ -31,6 +31,9 @@ func (c *call) relay(t *target, resp *http.Response) (answered bool, refusal err
 	return true, nil, nil
 }
 
+// maxHeld is how much is sent together, when it comes together.
+const maxHeld = 16 << 10
+
 type relay struct {
 	call   *call
 	target *target
@@ -38,7 +41,7 @@ type relay struct {
 	events *wire.Events
 	stream wire.Stream
 
-	out      []byte // not yet written
+	out      []byte // not yet sent
 	begun    bool   // the caller has got something
 	finished bool
 	waiting  bool        // written, and not yet sent
@@ -61,7 +64,7 @@ type source struct {
 }
 
 func (s *source) Read(p []byte) (int, error) {
-	s.relay.flush()
+	s.relay.send()
 	return s.body.Read(p)
 }
 
@@ -85,6 +88,9 @@ func (s *relay) run() *wire.Failure {
 			s.drain()
 			return nil
 		}
+		if s.babbles() {
+			return &wire.Failure{Kind: wire.Garbled, Message: "a mebibyte of events without content", Code: "invalid_answer"}
+		}
 	}
 	return nil
 }
@@ -97,13 +103,22 @@ func (s *relay) take(step wire.Step) {
 	case wire.Done:
 		s.out = s.stream.End(s.out)
 	}
-	if s.begun || step == wire.Content || step == wire.Finish || step == wire.Done {
-		s.write()
+	if step == wire.Content || step == wire.Finish || step == wire.Done {
+		s.begin()
+	}
+	if len(s.out) > maxHeld {
+		s.send()
 	}
 }
 
+// babbles reports whether there has been much, and nothing in it.
+func (s *relay) babbles() bool { return !s.begun && len(s.out) > 1<<20 }
+
 // finish waits no longer than afterFinish for what is left, unless usage is still to come that was asked for.
 func (s *relay) finish() {
+	if s.finished {
+		return
+	}
 	s.finished = true
 	wait := afterFinish
 	if s.call.request.IncludeUsage {
@@ -114,7 +129,7 @@ func (s *relay) finish() {
 
 // drain reads to the end of the body, so that the connection can be used again.
 func (s *relay) drain() {
-	s.flush()
+	s.send()
 	if s.grace != nil {
 		s.grace.Stop()
 	}
@@ -127,8 +142,7 @@ func (s *relay) ended(err error) *wire.Failure {
 	switch {
 	case s.finished && s.call.caller.Err() == nil:
 		s.out = s.stream.End(s.out)
-		s.write()
-		s.flush()
+		s.send()
 		return nil
 	case err == io.EOF:
 		return &wire.Failure{Kind: wire.Cut, Message: "the answer ended without an end", Code: "answer_cut"}
@@ -140,31 +154,32 @@ func (s *relay) ended(err error) *wire.Failure {
 func (s *relay) keepAlive() {
 	if s.begun {
 		s.out = append(s.out, ": keep-alive\n\n"...)
-		s.write()
 	}
 }
 
-func (s *relay) write() {
-	if !s.begun {
-		s.begun = true
-		s.call.announce(s.target, s.resp, "text/event-stream")
-		s.call.w.Header().Set("Cache-Control", "no-cache")
-		s.call.w.WriteHeader(http.StatusOK)
+// send gives the caller what has come, if it is an answer yet. It is called when nothing more is here to be read.
+func (s *relay) send() {
+	if !s.begun || len(s.out) == 0 || s.lost {
+		return
 	}
 	s.hurry()
-	if _, err := s.call.w.Write(s.out); err != nil {
-		s.lost = true
+	_, err := s.call.w.Write(s.out)
+	if err == nil {
+		err = http.NewResponseController(s.call.w).Flush()
 	}
-	s.out, s.waiting = s.out[:0], true
+	s.lost = err != nil
+	s.out = s.out[:0]
 }
 
-func (s *relay) flush() {
-	if s.waiting {
-		s.waiting = false
-		if http.NewResponseController(s.call.w).Flush() != nil {
-			s.lost = true
-		}
+// begin makes the answer this target's.
+func (s *relay) begin() {
+	if s.begun {
+		return
 	}
+	s.begun = true
+	s.call.announce(s.target, s.resp, "text/event-stream")
+	s.call.w.Header().Set("Cache-Control", "no-cache")
+	s.call.w.WriteHeader(http.StatusOK)
 }
 
 // hurry gives the caller time to take what is sent, anew every now and then: a call to the system for each event would be dear.
@@ -181,9 +196,8 @@ func (s *relay) breakOff(f *wire.Failure) {
 	s.call.log.Warn("answer broken off", zap.String("model", s.call.model.Name), zap.String("target", s.target.Name), zap.Error(f))
 	if s.call.caller.Err() == nil {
 		_, p := explain(f)
-		s.out = wire.AppendEvent(s.out[:0], map[string]problem{"error": p})
-		s.write()
-		s.flush()
+		s.out = wire.AppendEvent(s.out, map[string]problem{"error": p})
+		s.send()
 	}
 	panic(http.ErrAbortHandler)
 }

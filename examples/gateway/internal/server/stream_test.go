@@ -143,3 +143,16 @@ func TestCallersThatHangUpChangeNoBreaker(t *testing.T) {
 	require.Zero(t, s.Metrics.FailedCalls)
 	require.Zero(t, b.calls(), "nobody is asked for a caller that has gone")
 }
+
+func TestEventsWithoutContentAreNotCollectedForEver(t *testing.T) {
+	a := newProvider(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for r.Context().Err() == nil {
+			if _, err := io.WriteString(w, roleEvent); err != nil {
+				return
+			}
+		}
+	})
+	b := newProvider(t, streams(delta("fallback"), finishEvent, doneEvent))
+	start(t, two, a, b).askStream(t).source(t, "two/small", "2")
+}

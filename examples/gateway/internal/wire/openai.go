@@ -3,6 +3,8 @@ package wire
 import (
 	"bytes"
 	"encoding/json"
+
+	"github.com/tidwall/gjson"
 )
 
 // openAI passes everything on as it is: requests but for the model's name, answers and events byte for byte. It looks at them only
@@ -27,7 +29,7 @@ func (openAI) EmbeddingsAnswer(body []byte) ([]byte, *Failure) { return whole(bo
 // quotes are no part of a text, in which these would be escaped.
 func whole(body []byte, must string) ([]byte, *Failure) {
 	switch {
-	case !json.Valid(body):
+	case !gjson.ValidBytes(body):
 		return nil, garbled("the answer is not JSON")
 	case !bytes.Contains(body, []byte(`"error"`)) && bytes.Contains(body, []byte(`"`+must+`"`)):
 		return body, nil
@@ -69,7 +71,7 @@ func (s *openAIStream) Event(out, data []byte) ([]byte, Step, *Failure) {
 		}
 		return out, Done, nil
 	}
-	if !json.Valid(data) {
+	if !gjson.ValidBytes(data) {
 		return out, Malformed, nil
 	}
 	if (s.spoken || speaks(data)) && !bytes.Contains(data, []byte(`"error"`)) && !mayFinish(data) {

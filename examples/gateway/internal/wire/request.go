@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/tidwall/gjson"
 )
 
 // Request is a caller's request. What the gateway does not know in it is passed on untouched.
@@ -69,7 +71,7 @@ func ParseRequest(body []byte, must string) (*Request, error) {
 
 // split finds the top-level fields. A name that comes twice is refused: the gateway and a provider could take different ones.
 func (r *Request) split() error {
-	if !json.Valid(r.body) {
+	if !gjson.ValidBytes(r.body) {
 		return r.notJSON()
 	}
 	at := skipSpace(r.body, 0)
