@@ -32,7 +32,7 @@ func newAnswerBody(c *exchange, resp *http.Response, head []byte, failure error)
 	}
 	return &answerBody{
 		ReadCloser: resp.Body, call: c, length: resp.ContentLength,
-		wantsAnswer: resp.Request != nil && resp.Request.Method == http.MethodPost,
+		wantsAnswer: wantsAnswer(resp),
 		head:        head, headFail: failure, scan: newScanner(format),
 	}
 }

@@ -207,16 +207,20 @@ func (c *exchange) answered(resp *http.Response) {
 		c.permit.Done(nil)
 	case resp.StatusCode >= 400:
 		c.refusedBy(resp)
-	case resp.Body == nil || resp.Body == http.NoBody || resp.ContentLength == 0 || resp.StatusCode >= 300:
-		c.permit.Done(nil)
-		if resp.Body == nil || resp.Body == http.NoBody {
-			c.clock.release()
-		} else if c.clock != nil {
-			resp.Body = newAnswerBody(c, resp, nil, nil)
-		}
+	case resp.Body == nil || resp.Body == http.NoBody:
+		c.permit.Done(newScanner(formatOf(resp)).end(wantsAnswer(resp)))
+		c.clock.release()
 	default:
+		if resp.StatusCode >= 300 { // nobody reads what a redirection says
+			c.permit.Done(nil)
+		}
 		resp.Body = newAnswerBody(c, resp, nil, nil)
 	}
+}
+
+// wantsAnswer reports whether an empty event stream is a failure: whoever posted something asked for an answer.
+func wantsAnswer(resp *http.Response) bool {
+	return resp.Request != nil && resp.Request.Method == http.MethodPost && resp.StatusCode == http.StatusOK
 }
 
 // refusedBy takes an answer of status 400 or more: it is judged by the beginning of its body.

@@ -188,7 +188,7 @@ const maxMessage = 512 // of a body that is no JSON
 
 // readFault reads what a body names. A body cut off in the middle is read as far as it goes.
 func readFault(body []byte) (f fault) {
-	body = bytes.TrimPrefix(bytes.TrimSpace(body), []byte("\xEF\xBB\xBF"))
+	body = bytes.TrimSpace(bytes.TrimPrefix(body, byteOrderMark))
 	if len(body) == 0 {
 		return f
 	}
