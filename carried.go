@@ -34,23 +34,24 @@ func carry(resp *http.Response, e error) {
 	}
 }
 
-// carried returns what a Transport of this process has left with the answer that err holds.
+// carried returns what a Transport of this process has left with the answer that err, or an error it wraps, holds.
 func carried(err error) error {
-	if !answersExist.Load() {
+	if err == nil || !answersExist.Load() {
 		return nil
 	}
-	for ; err != nil; err = unwrap(err) {
-		if resp := responseIn(err); resp != nil && resp.Request != nil {
-			e, _ := resp.Request.Context().Value(carriedKey{}).(error)
-			return e
-		}
+	if resp := responseIn(err); resp != nil && resp.Request != nil {
+		e, _ := resp.Request.Context().Value(carriedKey{}).(error)
+		return e
 	}
-	return nil
-}
-
-func unwrap(err error) error {
-	if u, ok := err.(interface{ Unwrap() error }); ok {
-		return u.Unwrap()
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return carried(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			if found := carried(inner); found != nil {
+				return found
+			}
+		}
 	}
 	return nil
 }

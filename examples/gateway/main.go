@@ -44,7 +44,7 @@ func run(ctx context.Context, path, listen string) error {
 	if err != nil {
 		return err
 	}
-	cfg, closeUpstream, err := configuration(path)
+	cfg, content, closeUpstream, err := configuration(path)
 	if err != nil {
 		return err
 	}
@@ -64,23 +64,23 @@ func run(ctx context.Context, path, listen string) error {
 	if path == "" {
 		welcome(listener.Addr())
 	} else {
-		go follow(ctx, path, g, log) // ends with ctx
+		go follow(ctx, path, content, g, log) // ends with ctx
 	}
 	return serve(ctx, listener, g, log)
 }
 
 // configuration reads the file, or starts the embedded upstream.
-func configuration(path string) (*config.Config, func(), error) {
+func configuration(path string) (cfg *config.Config, content []byte, closeUpstream func(), err error) {
 	if path != "" {
-		cfg, err := config.Load(path, os.LookupEnv)
-		return cfg, func() {}, err
+		cfg, content, err = config.Load(path, os.LookupEnv)
+		return cfg, content, func() {}, err
 	}
 	upstream, err := embedded.Start()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	cfg, err := config.Parse(upstream.Config(), embedded.Env)
-	return cfg, upstream.Close, err
+	cfg, err = config.Parse(upstream.Config(), embedded.Env)
+	return cfg, nil, upstream.Close, err
 }
 
 func welcome(addr net.Addr) {
@@ -112,13 +112,12 @@ func serve(ctx context.Context, listener net.Listener, g *server.Gateway, log *z
 	return nil
 }
 
-// follow applies the file's changes. What stands still for a second is taken for whole; a file that is wrong changes nothing.
-func follow(ctx context.Context, path string, g *server.Gateway, log *zap.Logger) {
+// follow applies what the file at path becomes after content. What stands still for a second is taken for whole; a file that is
+// wrong changes nothing.
+func follow(ctx context.Context, path string, content []byte, g *server.Gateway, log *zap.Logger) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	taken, _ := config.Read(path) // a moment ago it could be read
-	seen := string(taken)
-	for current := string(taken); ; {
+	for current, seen := string(content), string(content); ; {
 		select {
 		case <-ctx.Done():
 			return
@@ -138,7 +137,7 @@ func follow(ctx context.Context, path string, g *server.Gateway, log *zap.Logger
 }
 
 func reload(path string, g *server.Gateway, log *zap.Logger) {
-	cfg, err := config.Load(path, os.LookupEnv)
+	cfg, _, err := config.Load(path, os.LookupEnv)
 	if err == nil {
 		err = g.Apply(cfg)
 	}

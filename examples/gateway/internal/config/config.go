@@ -155,17 +155,16 @@ func (e *Error) Error() string {
 
 const maxFile = 4 << 20
 
-// Load reads the file at path; see Parse.
-func Load(path string, env func(string) (string, bool)) (*Config, error) {
-	data, err := Read(path)
-	if err != nil {
-		return nil, err
+// Load reads the file at path; see Parse. It returns also the content that it read.
+func Load(path string, env func(string) (string, bool)) (c *Config, content []byte, err error) {
+	if content, err = Read(path); err != nil {
+		return nil, nil, err
 	}
-	c, err := Parse(data, env)
+	c, err = Parse(content, env)
 	if invalid, ok := err.(*Error); ok {
 		invalid.Path = path
 	}
-	return c, err
+	return c, content, err
 }
 
 // Read returns the content of the file at path, a little more than is allowed at most.

@@ -145,11 +145,11 @@ func TestFilesThatAreNone(t *testing.T) {
 		_, err := Parse([]byte(text), env)
 		require.ErrorContains(t, err, "gateway: invalid configuration", "%q", text)
 	}
-	_, err := Load(filepath.Join(t.TempDir(), "none.yaml"), env)
+	_, _, err := Load(filepath.Join(t.TempDir(), "none.yaml"), env)
 	require.ErrorIs(t, err, os.ErrNotExist)
 	path := filepath.Join(t.TempDir(), "bad.yaml")
 	require.NoError(t, os.WriteFile(path, []byte("listen: 1\n"), 0o600))
-	_, err = Load(path, env)
+	_, _, err = Load(path, env)
 	require.ErrorContains(t, err, "gateway: invalid configuration in "+path)
 }
 
