@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -39,6 +40,10 @@ func TestMain(m *testing.M) {
 		}()
 		play(os.Args[1:])
 		os.Exit(0)
+	}
+	flag.Parse()
+	if err := flag.Set("test.parallel", "16"); err != nil { // they wait more than they work
+		fmt.Fprintln(os.Stderr, err)
 	}
 	code := m.Run()
 	if code == 0 {
