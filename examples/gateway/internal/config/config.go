@@ -3,6 +3,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -110,7 +111,7 @@ type Retry struct {
 
 // Defaults are what the gateway uses where the file says nothing.
 //
-// The breaker's differ from the library's own in three things. Three failures open, not five: each is a caller who waited for
+// The breaker's differ from the library's own in four settings. Three failures open, not five: each is a caller who waited for
 // nothing while a fallback stood ready. One probe at a time, and one success closes: an answer followed to its last event is
 // strong evidence, and each probe is a caller who waits. The open period does not double: the primary is what the operator
 // wants to be used, and one probe in 30 s costs little. So a primary that is dead for a minute gets four calls, three to open
@@ -161,7 +162,7 @@ func Load(path string, env func(string) (string, bool)) (c *Config, content []by
 		return nil, nil, err
 	}
 	c, err = Parse(content, env)
-	if invalid, ok := err.(*Error); ok {
+	if invalid, ok := errors.AsType[*Error](err); ok {
 		invalid.Path = path
 	}
 	return c, content, err

@@ -167,3 +167,12 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// The example shows the defaults, so it must say what they are.
+func TestTheExampleIsWholeAndShowsTheDefaults(t *testing.T) {
+	shown, _, err := Load("../../gateway.yaml", func(name string) (string, bool) { return name, true })
+	require.NoError(t, err)
+	d := Defaults()
+	require.Equal(t, []any{d.Listen, d.MaxRequestBytes, d.Limits, d.Retry}, []any{shown.Listen, shown.MaxRequestBytes, shown.Limits, shown.Retry})
+	require.Equal(t, d.Breakers.Default, shown.Breakers.Services["openai/gpt-5"])
+}

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -51,11 +53,11 @@ func (p *parser) document() *yaml.Node {
 	switch err := decoder.Decode(&doc); {
 	case len(p.data) > maxFile:
 		p.report(1, "", "a larger file", fmt.Sprintf("at most %d bytes", maxFile))
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		p.report(1, "", "an empty file", "a mapping with callers, providers and models")
 	case err != nil:
 		p.report(lineOf(err), "", "", "YAML: "+strings.TrimPrefix(err.Error(), "yaml: "))
-	case decoder.Decode(&second) != io.EOF:
+	case !errors.Is(decoder.Decode(&second), io.EOF):
 		p.report(second.Line, "", "", "one YAML document only")
 	default:
 		return followed(doc.Content[0])
@@ -65,11 +67,13 @@ func (p *parser) document() *yaml.Node {
 
 var errorLine = regexp.MustCompile(`line ([0-9]+)`)
 
-func lineOf(err error) (line int) {
+func lineOf(err error) int {
 	if m := errorLine.FindStringSubmatch(err.Error()); m != nil {
-		fmt.Sscan(m[1], &line)
+		if line, err := strconv.Atoi(m[1]); err == nil {
+			return line
+		}
 	}
-	return max(line, 1)
+	return 1
 }
 
 func (p *parser) file(root *yaml.Node) {

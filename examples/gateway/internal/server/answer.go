@@ -27,7 +27,7 @@ func (c *call) announce(t *target, resp *http.Response, contentType string) {
 	source := "primary"
 	if degraded := t.Name != c.model.targets[0].Name; degraded {
 		source = t.Name
-		c.log.Warn("answered by a fallback", zap.String("model", c.model.Name), zap.String("source", source), zap.Int("attempts", c.attempts), zap.NamedError("cause", c.why()))
+		c.log.Warn("answered by a fallback", zap.String("model", c.model.Name), zap.String("source", source), zap.Int("attempts", c.attempts), c.reason())
 	}
 	h := c.w.Header()
 	if id := resp.Header.Get("X-Request-Id"); id != "" {
@@ -35,6 +35,14 @@ func (c *call) announce(t *target, resp *http.Response, contentType string) {
 	}
 	h.Set("Content-Type", contentType)
 	c.from(h, source)
+}
+
+// reason is why the primary did not answer, for the log: it could not take the request, or failed, or was not asked.
+func (c *call) reason() zap.Field {
+	if c.cause == nil {
+		return zap.NamedError("cause", c.misfit)
+	}
+	return zap.NamedError("cause", c.cause)
 }
 
 func (c *call) from(h http.Header, source string) {
@@ -77,19 +85,9 @@ func (c *call) lastResort() bool {
 	}
 	c.from(h, source)
 	c.deadline()
-	c.log.Warn("answered by the last resort", zap.String("model", c.model.Name), zap.String("source", source), zap.Int("attempts", c.attempts), zap.NamedError("cause", c.why()))
+	c.log.Warn("answered by the last resort", zap.String("model", c.model.Name), zap.String("source", source), zap.Int("attempts", c.attempts), c.reason())
 	_, _ = c.w.Write(wire.Fixed(c.request, "last-resort", text))
 	return true
-}
-
-// explanation is what the caller hears when there is no answer.
-func (c *call) explanation() (int, problem) {
-	if c.cause == nil {
-		return http.StatusServiceUnavailable, problem{
-			Message: "the model is unavailable at the moment: " + c.refusal.Error(), Type: "service_unavailable", Code: "circuit_open",
-		}
-	}
-	return explain(c.cause)
 }
 
 // explain says in OpenAI's format what went wrong with a target, in the provider's own words where they concern the caller.
@@ -111,6 +109,8 @@ func explain(f *wire.Failure) (int, problem) {
 	case wire.Limited:
 		p.Type = cmp.Or(p.Type, "rate_limit_error")
 		return http.StatusTooManyRequests, p
+	case wire.Refused:
+		return http.StatusServiceUnavailable, p
 	case wire.TooSlow, wire.Unreachable:
 		p.Type = cmp.Or(p.Type, "timeout_error")
 		return http.StatusGatewayTimeout, p
@@ -139,7 +139,7 @@ func unknownModel(name string) problem {
 // refuseRequest answers a request that cannot be sent to any target.
 func refuseRequest(w http.ResponseWriter, err error) {
 	p := problem{Message: err.Error(), Type: "invalid_request_error", Code: "invalid_request"}
-	if invalid, ok := errors.AsType[*wire.Invalid](err); ok && invalid.Field != "" {
+	if invalid, ok := errors.AsType[*wire.InvalidError](err); ok && invalid.Field != "" {
 		p.Param = &invalid.Field
 	}
 	writeError(w, http.StatusBadRequest, p)

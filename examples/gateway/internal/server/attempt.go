@@ -13,8 +13,8 @@ import (
 	"github.com/failfast-go/breaker/examples/gateway/internal/wire"
 )
 
-// attempt asks a target once. It has answered the caller, or its breaker refused, or there is a failure.
-func (c *call) attempt(t *target, path string, body []byte) (answered bool, refusal error, failure *wire.Failure) {
+// attempt asks a target once. Without a failure the caller has an answer.
+func (c *call) attempt(t *target, path string, body []byte) *wire.Failure {
 	streamed := c.request.Stream && !c.embeddings
 	ctx, cancel := c.limited(streamed)
 	defer cancel()
@@ -24,20 +24,20 @@ func (c *call) attempt(t *target, path string, body []byte) (answered bool, refu
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, t.baseURL+path, bytes.NewReader(body))
 	if err != nil {
-		return false, nil, &wire.Failure{Kind: wire.Overloaded, Message: "the request cannot be made", Cause: err}
+		return &wire.Failure{Kind: wire.Overloaded, Message: "the request cannot be made", Cause: err}
 	}
 	r.Header = t.header // which nobody changes
 	resp, err := via.RoundTrip(r)
 	if errors.Is(err, breaker.ErrOpen) {
-		return false, err, nil
+		return c.refused(err)
 	}
 	if c.attempts++; err != nil {
-		return false, nil, c.broken(err, "no answer")
+		return c.broken(err, "no answer")
 	}
 	defer resp.Body.Close()
 	switch {
 	case resp.StatusCode >= 300:
-		return false, nil, c.declined(resp)
+		return c.declined(resp)
 	case streamed:
 		return c.relay(t, resp)
 	}
@@ -104,15 +104,15 @@ func giveBack(b *bytes.Buffer) {
 }
 
 // pass reads an answer in one piece, the whole of it before the caller gets a byte: half of one would be no answer.
-func (c *call) pass(t *target, resp *http.Response) (answered bool, refusal error, failure *wire.Failure) {
+func (c *call) pass(t *target, resp *http.Response) *wire.Failure {
 	buffer, _ := buffers.Get().(*bytes.Buffer)
 	defer giveBack(buffer)
 	n, err := buffer.ReadFrom(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return false, nil, c.broken(err, "the answer was cut")
+		return c.broken(err, "the answer was cut")
 	}
 	if n > maxAnswer {
-		return false, nil, &wire.Failure{Kind: wire.TooSlow, Message: fmt.Sprintf("the answer has more than %d bytes", maxAnswer), Code: "answer_too_large"}
+		return &wire.Failure{Kind: wire.TooSlow, Message: fmt.Sprintf("the answer has more than %d bytes", maxAnswer), Code: "answer_too_large"}
 	}
 	read := t.dialect.Answer
 	if c.embeddings {
@@ -120,12 +120,12 @@ func (c *call) pass(t *target, resp *http.Response) (answered bool, refusal erro
 	}
 	answer, failure := read(buffer.Bytes())
 	if failure != nil {
-		return false, nil, c.cleaned(failure)
+		return c.cleaned(failure)
 	}
 	c.deadline()
 	c.announce(t, resp, "application/json")
 	c.w.Header().Set("Content-Length", fmt.Sprint(len(answer)))
 	c.w.WriteHeader(http.StatusOK)
 	_, _ = c.w.Write(answer) // the caller is gone if this fails
-	return true, nil, nil
+	return nil
 }

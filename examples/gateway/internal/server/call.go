@@ -57,14 +57,12 @@ type call struct {
 	model      *model
 	embeddings bool
 
-	attempts  int           // made, on all targets
-	cause     *wire.Failure // why the first target that was asked did not answer
-	refusal   error         // of the first breaker that refused
-	misfit    error         // why the first target that cannot be asked cannot
-	retryable time.Time     // the soonest instant at which a target that refused admits again
-	tooLong   bool          // for context tokens
-	context   int           //
-	primary   *target       // the first that could be asked
+	attempts  int           // sent, to all targets
+	cause     *wire.Failure // why the first target did not answer
+	misfit    error         // why the first target that cannot take the request cannot
+	retryable time.Time     // the soonest at which a target may answer again; zero when not known
+	tooLong   bool          // for a context of so many tokens
+	context   int
 }
 
 // run asks the targets in their order until one has answered. A target is asked at most once, its own retry aside.
@@ -80,11 +78,11 @@ func (c *call) run() {
 			}
 			continue
 		}
-		answered, failure := c.ask(t, path, body)
-		if answered {
+		failure := c.ask(t, path, body)
+		if failure == nil {
 			return
 		}
-		if failure != nil && !c.goOn(t, failure) {
+		if !c.goOn(t, failure) {
 			break
 		}
 	}
@@ -112,7 +110,7 @@ func (c *call) translate(t *target) (path string, body []byte, err error) {
 // goOn notes a target's failure and says whether to ask the next one. The first failure is the one that the caller hears of: what
 // a fallback complains about is not why there is no answer. A filter's refusal is the exception: it is an answer, and final.
 func (c *call) goOn(t *target, f *wire.Failure) bool {
-	first := c.cause == nil && c.refusal == nil
+	first := c.cause == nil
 	if first || f.Kind == wire.Filtered {
 		c.cause = f
 	}
@@ -128,32 +126,27 @@ func (c *call) goOn(t *target, f *wire.Failure) bool {
 	return c.attempts < c.cfg.Retry.Attempts && (f.Next() || !first)
 }
 
-// ask asks one target, and again as far as the failure and the limits allow. Neither an answer nor a failure means that its
-// breaker refused.
-func (c *call) ask(t *target, path string, body []byte) (answered bool, last *wire.Failure) {
+// ask asks one target, and again as far as the failure and the limits allow. Without a failure the caller has an answer.
+func (c *call) ask(t *target, path string, body []byte) (last *wire.Failure) {
 	backoff := c.cfg.Retry.Backoff
 	for n := 0; ; n++ {
-		answered, refusal, failure := c.attempt(t, path, body)
+		failure := c.attempt(t, path, body)
 		switch {
-		case answered:
-			return true, nil
-		case refusal != nil:
-			c.refused(refusal, last)
-			return false, last // why there was a second attempt, if this was one
+		case failure == nil:
+			return nil
+		case failure.Kind == wire.Refused && last != nil:
+			return last // why there was another attempt
 		}
 		last = failure
 		if n >= c.cfg.Retry.Max || c.attempts >= c.cfg.Retry.Attempts || !failure.Retry() || !c.pause(t, failure, backoff) {
-			return false, last
+			return last
 		}
 		backoff *= 2
 	}
 }
 
-// refused notes a breaker's refusal, and when it admits again. A refusal after a failure is only that failure's consequence.
-func (c *call) refused(err error, before *wire.Failure) {
-	if c.refusal == nil && before == nil {
-		c.refusal = err
-	}
+// refused says what a breaker's refusal means, and notes when it admits again.
+func (c *call) refused(err error) *wire.Failure {
 	open, ok := errors.AsType[*breaker.OpenError](err)
 	switch {
 	case !ok:
@@ -162,6 +155,7 @@ func (c *call) refused(err error, before *wire.Failure) {
 	case open.State != breaker.StateForcedOpen: // a probe is on its way, which decides
 		c.comeBack(time.Now().Add(time.Second))
 	}
+	return &wire.Failure{Kind: wire.Refused, Message: "the model is unavailable at the moment: " + err.Error(), Type: "service_unavailable", Code: "circuit_open", Cause: err}
 }
 
 // comeBack notes when a target may answer again; the soonest counts.
@@ -201,14 +195,14 @@ func (c *call) giveUp() {
 	if c.caller.Err() != nil {
 		return // nobody listens
 	}
-	if c.cause == nil && c.refusal == nil {
+	if c.cause == nil {
 		refuseRequest(c.w, c.misfit)
 		return
 	}
 	if c.lastResort() {
 		return
 	}
-	status, p := c.explanation()
+	status, p := explain(c.cause)
 	h := c.w.Header()
 	c.count(h)
 	if status == http.StatusTooManyRequests || status >= 500 {
@@ -217,14 +211,6 @@ func (c *call) giveUp() {
 		}
 		h.Set("x-should-retry", "false") // the gateway has done that already, on every target
 	}
-	c.log.Warn("request not answered", zap.String("model", c.model.Name), zap.Int("status", status), zap.Int("attempts", c.attempts), zap.NamedError("cause", c.why()))
+	c.log.Warn("request not answered", zap.String("model", c.model.Name), zap.Int("status", status), zap.Int("attempts", c.attempts), zap.NamedError("cause", c.cause))
 	writeError(c.w, status, p)
-}
-
-// why is the real cause: the first target's.
-func (c *call) why() error {
-	if c.cause != nil {
-		return c.cause
-	}
-	return c.refusal
 }

@@ -108,24 +108,24 @@ func TestKeysOfProvidersStayHere(t *testing.T) {
 	for i, leak := range leaks {
 		a, b := newProvider(t, leak), newProvider(t, fails(500, "", "down"))
 		g := start(t, two, a, b)
-		got := ""
+		var got strings.Builder
 		for range 4 {
 			for _, body := range []string{plain, streamed} {
 				r := g.post(t, "/v1/chat/completions", body)
-				got += fmt.Sprint(r.header) + r.body
+				got.WriteString(fmt.Sprint(r.header) + r.body)
 			}
 		}
 		for _, entry := range g.logs.All() {
-			got += entry.Message + fmt.Sprint(entry.ContextMap())
+			got.WriteString(entry.Message + fmt.Sprint(entry.ContextMap()))
 		}
 		for name, b := range g.Registry().All() {
-			got += name + fmt.Sprintf("%+v", b.Status())
+			got.WriteString(name + fmt.Sprintf("%+v", b.Status()))
 			if trip := b.Status().Trip; trip != nil {
-				got += fmt.Sprintf("%+v", *trip)
+				got.WriteString(fmt.Sprintf("%+v", *trip))
 			}
 		}
-		require.NotContains(t, got, providerKey, "leak %d", i)
-		require.NotContains(t, got, callerKey, "leak %d", i)
+		require.NotContains(t, got.String(), providerKey, "leak %d", i)
+		require.NotContains(t, got.String(), callerKey, "leak %d", i)
 		require.Contains(t, a.requests()[0].header.Get("Authorization"), providerKey)
 		require.NotContains(t, fmt.Sprint(a.requests()[0].header)+a.requests()[0].body, callerKey)
 	}

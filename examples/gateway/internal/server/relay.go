@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -16,19 +17,18 @@ const afterFinish = 250 * time.Millisecond
 
 // relay passes a streamed answer on, event by event. Until something is said in it the caller has got nothing, and another target
 // may be asked; after that the answer is this one, and if it breaks, it ends broken.
-func (c *call) relay(t *target, resp *http.Response) (answered bool, refusal error, failure *wire.Failure) {
+func (c *call) relay(t *target, resp *http.Response) *wire.Failure {
 	s := &relay{call: c, target: t, resp: resp, stream: t.dialect.Stream(c.request)}
 	s.events = wire.NewEvents(&source{resp.Body, s}, t.dialect.Lines())
 	defer s.close()
-	failure = s.run()
+	failure := s.run()
 	switch {
 	case failure == nil || s.lost:
-		return true, nil, nil
-	case !s.begun:
-		return false, nil, failure
+		return nil
+	case s.begun:
+		s.breakOff(failure)
 	}
-	s.breakOff(failure)
-	return true, nil, nil
+	return failure
 }
 
 // maxHeld is how much is sent together, when it comes together.
@@ -44,7 +44,6 @@ type relay struct {
 	out      []byte // not yet sent
 	begun    bool   // the caller has got something
 	finished bool
-	waiting  bool        // written, and not yet sent
 	lost     bool        // the caller does not take it any more
 	until    time.Time   // the caller has for what is written
 	grace    *time.Timer // ends the wait for what may follow the finish; nil before
@@ -144,7 +143,7 @@ func (s *relay) ended(err error) *wire.Failure {
 		s.out = s.stream.End(s.out)
 		s.send()
 		return nil
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return &wire.Failure{Kind: wire.Cut, Message: "the answer ended without an end", Code: "answer_cut"}
 	}
 	return s.call.broken(err, "the answer was cut")

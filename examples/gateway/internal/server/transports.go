@@ -40,13 +40,13 @@ func (h *headersLimit) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-var errHeaders error = headersTimeout{}
+var errHeaders error = headersError{}
 
-type headersTimeout struct{}
+type headersError struct{}
 
-func (headersTimeout) Error() string   { return "no headers of an answer within the limit" }
-func (headersTimeout) Timeout() bool   { return true }
-func (headersTimeout) Temporary() bool { return true }
-func (headersTimeout) Is(target error) bool {
+func (headersError) Error() string   { return "no headers of an answer within the limit" }
+func (headersError) Timeout() bool   { return true }
+func (headersError) Temporary() bool { return true }
+func (headersError) Is(target error) bool {
 	return target == os.ErrDeadlineExceeded
 }

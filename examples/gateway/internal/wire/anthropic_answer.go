@@ -59,7 +59,6 @@ func (anthropic) Stream(r *Request) Stream { return &anthropicStream{w: newWrite
 type anthropicStream struct {
 	w      writer
 	usage  anthropicUsage
-	call   int // index of the tool call that is being written
 	reason string
 }
 

@@ -4,7 +4,7 @@ import "encoding/json"
 
 // Dialect is how one kind of provider is spoken to. What a caller reads is always OpenAI's format.
 type Dialect interface {
-	// Chat returns what to send for a request, and where. The error is an *Invalid that names what the format cannot express.
+	// Chat returns what to send for a request, and where. The error is an *InvalidError that names what the format cannot express.
 	Chat(r *Request, model string) (path string, body []byte, err error)
 	// Embeddings is Chat for a request for embeddings.
 	Embeddings(r *Request, model string) (path string, body []byte, err error)

@@ -46,7 +46,7 @@ func (e *Events) Next() ([]byte, error) {
 	for {
 		line, err := e.line()
 		if err != nil && len(line) == 0 {
-			if err == io.EOF && pending {
+			if errors.Is(err, io.EOF) && pending {
 				return e.data, nil
 			}
 			return nil, err
@@ -76,9 +76,9 @@ func (e *Events) Next() ([]byte, error) {
 // line returns the next line without its end. At the end of the stream it may be the last line with io.EOF.
 func (e *Events) line() ([]byte, error) {
 	line, err := e.br.ReadSlice('\n')
-	if err == bufio.ErrBufferFull {
+	if errors.Is(err, bufio.ErrBufferFull) {
 		long := bytes.Clone(line)
-		for err == bufio.ErrBufferFull {
+		for errors.Is(err, bufio.ErrBufferFull) {
 			if line, err = e.br.ReadSlice('\n'); len(long)+len(e.data) > maxEvent {
 				return nil, errEventTooLarge
 			}

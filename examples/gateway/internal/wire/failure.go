@@ -25,11 +25,12 @@ const (
 	TooSlow                 // a limit of the gateway passed, or the provider's own
 	Cut                     // the answer ended before its end
 	Garbled                 // the answer is none
+	Refused                 // by the target's breaker: it was not asked
 	Unreachable             // the caller is gone, or no time is left: nothing is known of the target
 )
 
 // Failure is an attempt without an answer.
-type Failure struct {
+type Failure struct { //nolint:errname // it is more than an error, and named for what it is
 	Kind       Kind
 	Status     int    // the provider's; 0 without one
 	Message    string // the provider's reason, or the gateway's
@@ -41,6 +42,8 @@ type Failure struct {
 // Error is what the breaker lists the failure under: short, and the same for the same trouble.
 func (f *Failure) Error() string {
 	switch {
+	case f.Kind == Refused:
+		return f.Message
 	case f.Cause != nil:
 		return f.Message + ": " + f.Cause.Error()
 	case f.Status >= 300:
@@ -66,6 +69,7 @@ var plans = [...]struct {
 	TooSlow:     {false, true}, // asking the same again multiplies the wait
 	Cut:         {true, true},
 	Garbled:     {false, true}, // the provider works, and would say the same
+	Refused:     {false, true},
 	Unreachable: {false, false},
 }
 

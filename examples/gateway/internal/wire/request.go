@@ -5,6 +5,7 @@ package wire
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -32,13 +33,13 @@ type field struct {
 // need is something that a request asks for and a model may lack.
 type need struct{ capability, field string }
 
-// Invalid is a request that no target can be asked. Field is the one that is wrong, with its path.
-type Invalid struct{ Field, Reason string }
+// InvalidError is a request that no target can be asked. Field is the one that is wrong, with its path.
+type InvalidError struct{ Field, Reason string }
 
-func (e *Invalid) Error() string { return e.Reason }
+func (e *InvalidError) Error() string { return e.Reason }
 
-func invalid(field, format string, args ...any) *Invalid {
-	return &Invalid{field, fmt.Sprintf(format, args...)}
+func invalid(field, format string, args ...any) *InvalidError {
+	return &InvalidError{field, fmt.Sprintf(format, args...)}
 }
 
 // ParseRequest reads a request's body. A request for chat must have messages, one for embeddings an input.
@@ -145,7 +146,7 @@ func endOfString(text []byte, at int) int {
 func (r *Request) notJSON() error {
 	var v any
 	err := json.Unmarshal(r.body, &v)
-	if syntax, ok := err.(*json.SyntaxError); ok {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return invalid("", "the body is not JSON: %v at byte %d", err, syntax.Offset)
 	}
 	return invalid("", "the body is not JSON")

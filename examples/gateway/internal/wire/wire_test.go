@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -92,7 +93,7 @@ func TestFieldsThatCannotBeExpressedAreNamed(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.dialect+" "+tt.want, func(t *testing.T) {
 			_, _, err := For(tt.dialect).Chat(request(t, `{"model":"m",`+tt.fields+`}`), "x")
-			var wrong *Invalid
+			var wrong *InvalidError
 			require.ErrorAs(t, err, &wrong)
 			require.Equal(t, tt.want, wrong.Field)
 			require.Contains(t, wrong.Reason, tt.want)
@@ -126,7 +127,7 @@ func play(t *testing.T, dialect, ask, text string) (string, []Step, *Failure) {
 	var steps []Step
 	for {
 		data, err := events.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return string(s.End(out)), steps, nil
 		}
 		require.NoError(t, err)
@@ -145,7 +146,7 @@ func play(t *testing.T, dialect, ask, text string) (string, []Step, *Failure) {
 // said puts the chunks of a stream together.
 func said(t *testing.T, stream string) (text, calls, finish, model string, u usage) {
 	t.Helper()
-	for _, event := range strings.Split(strings.TrimSpace(stream), "\n\n") {
+	for event := range strings.SplitSeq(strings.TrimSpace(stream), "\n\n") {
 		data := strings.TrimPrefix(event, "data: ")
 		if data == "[DONE]" {
 			continue
