@@ -2,13 +2,10 @@ package breaker
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"net/http"
-	"os"
 	"sync"
-	"sync/atomic"
-	"time"
 )
 
 // answerBody is a body on its way to the caller. It may be closed while it is being read, and more than once.
@@ -98,7 +95,7 @@ func (b *answerBody) ended(err error) error {
 func (b *answerBody) Close() error {
 	b.mu.Lock()
 	verdict := b.scan.err()
-	if verdict == nil && !b.scan.complete() && (b.length < 0 || int64(b.scan.total) < b.length) {
+	if verdict == nil && b.closedEarly() {
 		verdict = errClosedEarly
 	}
 	b.mu.Unlock()
@@ -108,107 +105,25 @@ func (b *answerBody) Close() error {
 	return err
 }
 
-var errClosedEarly = Ignore(fmt.Errorf("the caller closed the body before its end"))
+var errClosedEarly = Ignore(errors.New("the caller closed the body before its end"))
+
+// closedEarly reports whether a body that is closed now is closed in the midst of an answer. One that is no stream and of which
+// nothing was read is not: to a caller who does so the headers were the answer.
+func (b *answerBody) closedEarly() bool {
+	switch s := b.scan; {
+	case s.complete(), b.length >= 0 && int64(s.total) >= b.length:
+		return false
+	case s.format == opaque, s.format == document:
+		return s.total > 0
+	}
+	return true
+}
 
 // sawContent tells the breaker that the upstream is alive. Only a probe cares for more than the first time.
 func (c *exchange) sawContent() {
-	first := c.clock.renew()
+	c.clock.renew()
 	if !c.progressed || c.permit.call.probe != nil {
 		c.progressed = true
 		c.permit.Progress()
 	}
-	_ = first
 }
-
-// stallClock cancels a call that does not get on. It runs only while somebody waits: for headers, or in Read. A nil one does
-// nothing.
-type stallClock struct {
-	cancel  context.CancelCauseFunc
-	timer   *time.Timer
-	name    string
-	between time.Duration // zero for no limit
-
-	limit  time.Duration // in force; zero for none
-	left   time.Duration // of it
-	since  time.Time     // running
-	passed atomic.Pointer[limitError]
-}
-
-func newStallClock(ctx context.Context, name string, first, between time.Duration) (context.Context, *stallClock) {
-	s := &stallClock{name: name, between: max(0, between), limit: max(0, first), left: first}
-	ctx, s.cancel = context.WithCancelCause(ctx)
-	return ctx, s
-}
-
-func (s *stallClock) start() {
-	if s == nil || s.limit <= 0 {
-		return
-	}
-	s.since = time.Now()
-	if s.timer == nil {
-		s.timer = time.AfterFunc(s.left, s.pass)
-		return
-	}
-	s.timer.Reset(s.left)
-}
-
-func (s *stallClock) stop() {
-	if s == nil || s.limit <= 0 {
-		return
-	}
-	s.timer.Stop()
-	s.left = max(0, s.left-time.Since(s.since))
-}
-
-// pass ends the call: its limit has passed. It runs on the timer's goroutine.
-func (s *stallClock) pass() {
-	e := &limitError{s.name, s.limit}
-	s.passed.Store(e)
-	s.cancel(e)
-}
-
-// renew gives the upstream another while, after content has come.
-func (s *stallClock) renew() (first bool) {
-	if s == nil {
-		return false
-	}
-	s.limit, s.left = s.between, s.between
-	return false
-}
-
-// blame returns err, or the limit that brought it about.
-func (s *stallClock) blame(err error) error {
-	if s != nil && err != nil {
-		if e := s.passed.Load(); e != nil {
-			return e
-		}
-	}
-	return err
-}
-
-// release frees what the clock holds, once the call is over.
-func (s *stallClock) release() {
-	if s != nil {
-		s.cancel(nil)
-	}
-}
-
-// limitError is a call that did not get on.
-type limitError struct {
-	name  string
-	limit time.Duration
-}
-
-// Error says which limit passed.
-func (e *limitError) Error() string {
-	return fmt.Sprintf("breaker: %q sent no content for %v", e.name, e.limit)
-}
-
-// Timeout makes it a [net.Error] that is a timeout.
-func (e *limitError) Timeout() bool { return true }
-
-// Temporary completes [net.Error].
-func (e *limitError) Temporary() bool { return true }
-
-// Is reports whether target is [os.ErrDeadlineExceeded].
-func (e *limitError) Is(target error) bool { return target == os.ErrDeadlineExceeded }

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -192,4 +194,35 @@ func ExampleProtected_OrCall() {
 	// Output:
 	// scattering, I think <nil>
 	// local-model true connection refused
+}
+
+func ExampleNewTransport() {
+	down := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "20")
+		w.WriteHeader(http.StatusTooManyRequests)
+	}))
+	defer down.Close()
+	get := func(c *http.Client) (*http.Response, error) { return c.Get(down.URL) }
+	registry, err := breaker.NewRegistry(breaker.RegistryConfig{})
+	if err != nil {
+		return
+	}
+
+	client := &http.Client{Transport: breaker.NewTransport(registry, nil,
+		breaker.FirstContentLimit(time.Minute), // the longest wait for the first token
+		breaker.StallLimit(30*time.Second),     // and between two
+	)}
+
+	for range 2 {
+		resp, err := get(client)
+		if breaker.IsOpen(err) {
+			fmt.Println("refused: the upstream wants to be left alone")
+			continue
+		}
+		fmt.Println(resp.Status)
+		_ = resp.Body.Close()
+	}
+	// Output:
+	// 429 Too Many Requests
+	// refused: the upstream wants to be left alone
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/failfast-go/breaker"
@@ -129,4 +130,11 @@ func ExampleBreaker_Subscribe() {
 	// Output:
 	// 1: payments is open, was closed, by manual "deploy"
 	// 2: payments is closed, was open, by reset "done"
+}
+
+func ExampleDiagnose() {
+	body := `{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}`
+	e := breaker.Diagnose(529, http.Header{"Retry-After": {"2"}}, []byte(body))
+	fmt.Println(e.Kind, e.RetryAfter, e)
+	// Output: unavailable 2s 529: overloaded_error
 }

@@ -41,9 +41,9 @@ type scanner struct {
 	halfEnd bool // it may have, by the CR that was the last byte so far
 	first   bool // line is past
 
-	begun int            // bytes of a line that began in an earlier piece
-	last  byte           // of them, without CRs
-	head  [maxFault]byte // its beginning
+	begun int    // bytes of a line that began in an earlier piece
+	head  []byte // its beginning, up to maxFault
+	last  byte   // of the line, without CRs
 
 	name    [32]byte // of the event
 	nameLen int
@@ -157,13 +157,33 @@ func (s *scanner) stream(p []byte) {
 		if s.begun > 0 {
 			s.partial(p[:i])
 			s.endLine()
-		} else {
+		} else if !s.another(p[:i]) {
 			s.value.reset()
 			s.line(p[:i], true)
 		}
 		p = p[i+1:]
 	}
 }
+
+// another takes a line like most: one more token of a chat, alone in its event, or the empty line after it. It is a short cut,
+// no rule: what it leaves to line ends the same.
+func (s *scanner) another(line []byte) bool {
+	if !s.model || s.format != events || s.nameLen > 0 || len(s.data) > 0 || s.failing {
+		return false
+	}
+	last := len(line) - 1
+	if last < 0 {
+		return true
+	}
+	if line[last] != '}' || !bytes.HasPrefix(line, tokenBegins) || mayBeNamed(line[len(tokenBegins)-2:]) || !s.value.isNullIn(line) {
+		return false
+	}
+	s.events++
+	s.content = true
+	return true
+}
+
+var tokenBegins = []byte(`data: {"`)
 
 // learn finds out how lines end. It reports whether that is known now.
 func (s *scanner) learn(p []byte) bool {
@@ -192,23 +212,23 @@ func (s *scanner) partial(p []byte) {
 	if s.begun == 0 {
 		s.value.reset()
 	}
-	if s.begun < maxFault {
-		copy(s.head[s.begun:], p)
+	if s.head == nil {
+		s.head = make([]byte, 0, maxFault)
 	}
+	s.head = append(s.head, p[:min(len(p), maxFault-len(s.head))]...)
 	s.begun += len(p)
 	if rest := trimCR(p); len(rest) > 0 {
 		s.last = rest[len(rest)-1]
 	}
 	s.value.feed(p)
-	if s.begun > flowing && s.head[0] != ':' {
+	if s.begun > flowing && s.head[0] != ':' { // else a long line that trickles in would look like a stall
 		s.content = true
 	}
 }
 
 func (s *scanner) endLine() {
-	n := min(s.begun, maxFault)
-	s.begun = 0
-	s.line(s.head[:n], false)
+	s.line(s.head, false)
+	s.begun, s.head = 0, s.head[:0]
 }
 
 var byteOrderMark = []byte("\xEF\xBB\xBF")
@@ -219,7 +239,7 @@ func (s *scanner) line(p []byte, whole bool) {
 		if p = trimCR(p); len(p) > 0 {
 			s.last = p[len(p)-1]
 		}
-	} else if s.begun = 0; len(p) < maxFault {
+	} else if len(p) < maxFault {
 		p = trimCR(p)
 	}
 	if !s.first {
@@ -433,160 +453,3 @@ func trimCR(p []byte) []byte {
 }
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
-
-// keyValue looks for the last occurrence of a key in a line, and what its value begins with. The key has quotes at its ends and
-// none within. It cannot be part of a text: there its quotes would be escaped.
-type keyValue struct {
-	key      []byte
-	pivot    int     // of its bytes the one to look for first, seldom seen elsewhere
-	matched  int     // of its bytes, by the last ones seen
-	at       part    // of what follows it
-	text     [6]byte // of the value
-	textLen  int
-	found    bool
-	terminal bool // the value is true, or a text that says something
-	isError  bool // that is "error"
-}
-
-type part uint8
-
-const (
-	nowhere part = iota
-	afterKey
-	afterColon
-	inText
-)
-
-func (v *keyValue) reset() {
-	v.matched, v.at, v.found, v.terminal, v.isError = 0, nowhere, false, false, false
-}
-
-// whole looks at a line that is there as a whole, from its end: the key is near it. IndexByte in windows beats looking at each
-// byte, and a byte that is rare beats the first of the key.
-func (v *keyValue) whole(line []byte) {
-	for end, size := len(line), 96; end > 0; size *= 4 {
-		start := max(0, end-size)
-		if i := v.lastIn(line[start:min(len(line), end+len(v.key)-1)]); i >= 0 {
-			v.begin()
-			v.steps(line[start+i+len(v.key):])
-			return
-		}
-		end = start
-	}
-}
-
-func (v *keyValue) lastIn(window []byte) int {
-	last := -1
-	for offset := v.pivot; offset < len(window); offset++ {
-		i := bytes.IndexByte(window[offset:], v.key[v.pivot])
-		if i < 0 {
-			break
-		}
-		offset += i
-		if bytes.HasPrefix(window[offset-v.pivot:], v.key) {
-			last = offset - v.pivot
-		}
-	}
-	return last
-}
-
-var isNull = []byte(":null")
-
-func (v *keyValue) steps(p []byte) {
-	if bytes.HasPrefix(p, isNull) { // as in all events but one
-		v.at = nowhere
-		return
-	}
-	for _, c := range p {
-		if v.step(c); v.at == nowhere {
-			return
-		}
-	}
-}
-
-// feed looks at the next piece of a line.
-func (v *keyValue) feed(p []byte) {
-	for i := 0; i < len(p); i++ {
-		if v.matched == 0 && v.at == nowhere {
-			j := bytes.IndexByte(p[i:], '"')
-			if j < 0 {
-				return
-			}
-			i += j
-		}
-		v.step(p[i])
-		switch {
-		case p[i] == v.key[v.matched]:
-			if v.matched++; v.matched == len(v.key) {
-				v.begin()
-				v.matched = 1 // its last quote may be the first of another
-			}
-		case p[i] == '"':
-			v.matched = 1
-		default:
-			v.matched = 0
-		}
-	}
-}
-
-func (v *keyValue) begin() {
-	v.at, v.found, v.terminal, v.isError = afterKey, true, false, false
-}
-
-// step takes a byte of what follows the key.
-func (v *keyValue) step(c byte) {
-	switch {
-	case v.at == nowhere, v.at != inText && isSpace(c):
-	case v.at == afterKey && c == ':':
-		v.at = afterColon
-	case v.at == afterColon && c == '"':
-		v.at, v.textLen = inText, 0
-	case v.at == inText && c != '"' && v.textLen < len(v.text):
-		v.text[v.textLen] = c
-		v.textLen++
-	case v.at == inText:
-		v.at = nowhere
-		v.said(v.text[:v.textLen])
-	default:
-		v.terminal = v.at == afterColon && c == 't'
-		v.at = nowhere
-	}
-}
-
-func (v *keyValue) said(text []byte) {
-	switch string(text) {
-	case "", "null": // some say so instead of leaving it out
-	case "error":
-		v.isError = true
-	default:
-		v.terminal = true
-	}
-}
-
-// jsonDepth finds the end of one JSON object or array.
-type jsonDepth struct {
-	depth                int
-	text, escaped, ended bool
-}
-
-// open reports whether one has begun and not ended.
-func (d *jsonDepth) open() bool { return d.depth > 0 }
-
-func (d *jsonDepth) feed(p []byte) {
-	for _, c := range p {
-		switch {
-		case d.escaped:
-			d.escaped = false
-		case d.text:
-			d.escaped = c == '\\'
-			d.text = c != '"'
-		case c == '"':
-			d.text = d.depth > 0
-		case c == '{', c == '[':
-			d.depth++
-		case c == '}', c == ']':
-			d.depth--
-			d.ended = d.depth == 0
-		}
-	}
-}

@@ -4,11 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"io"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -241,7 +240,29 @@ func chunks(body []byte, size int) func(func([]byte) bool) {
 	}
 }
 
-var (
-	_ = io.EOF
-	_ = time.Now
-)
+func TestFollowingAStreamAllocatesNothing(t *testing.T) {
+	s := newScanner(events)
+	piece := []byte(strings.Repeat(chatChunk, 5) + ": comment\n\nevent: ping\ndata: {\n" + chatChunk[:50])
+	rest := []byte(chatChunk[50:] + "data: {\n\n")
+	s.feed(piece)
+	s.feed(rest)
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		s.feed(piece)
+		s.feed(rest)
+	}))
+	require.Less(t, cap(s.head)+cap(s.data)+int(reflect.TypeOf(*s).Size()), 5<<10, "bytes kept")
+}
+
+func TestALongLineThatFlowsIsNoStall(t *testing.T) {
+	s := newScanner(events)
+	s.feed([]byte("data: "))
+	for range 20 {
+		s.feed(bytes.Repeat([]byte("x"), 100))
+	}
+	require.True(t, s.tookContent())
+	s.feed([]byte("x"))
+	require.True(t, s.tookContent())
+	s = newScanner(events)
+	s.feed([]byte(": " + strings.Repeat("x", 5000)))
+	require.False(t, s.tookContent(), "a comment")
+}

@@ -22,7 +22,8 @@ import (
 //	an error, by status or body      by its kind: see UpstreamError
 //	body read to its end             success; failure when a language model's answer is not complete
 //	body broken off, or a limit      failure
-//	body closed by the caller        success when the answer was complete, else ignored
+//	body closed by the caller        success when the answer was complete, or nothing of it was read and it is no stream;
+//	                                 else ignored
 //	no body, 3xx, 101                success, at the headers
 //
 // Bodies are handed on as they come: nothing is held back, added or changed. It starts no goroutine. Where callers choose keys
@@ -91,7 +92,8 @@ var (
 )
 
 // RoundTrip sends req unless the breaker of its upstream refuses. A refusal is an *[OpenError], or the answer that
-// [RefuseWithResponse] tells of; req is not sent then, and its body is closed.
+// [RefuseWithResponse] tells of; req is not sent then, and its body is closed. Of an answer of status 400 or more it waits for
+// up to 4 KiB of the body, which says what the status means.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := t.cannot(req); err != nil {
 		closeRequest(req)
@@ -156,7 +158,7 @@ type exchange struct {
 	permit  Permit
 	clock   *stallClock // nil without limits
 
-	progressed bool
+	progressed bool // the breaker knows that there is content
 }
 
 // send makes the call. A panic of the RoundTripper below counts as a failure and goes on.

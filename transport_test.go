@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -880,4 +881,83 @@ func TestATransportThatCannotWorkSaysSo(t *testing.T) {
 	require.True(t, resp == nil && err == nil)
 	require.Equal(t, 1, reg.Breaker("http://x").Status().Metrics.FailedCalls)
 	NewTransport(reg, roundTripper(nil)).CloseIdleConnections()
+}
+
+// TestAnEventIsHandedOnAsItComes: each is read before the next is sent.
+func TestAnEventIsHandedOnAsItComes(t *testing.T) {
+	next := make(chan struct{})
+	llm := newFakeLLM(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+		for _, p := range []string{chatChunk, chatChunk[:20], chatChunk[20:], chatEnd, chatDone} {
+			stream(sse, p)(w, r)
+			<-next
+		}
+	}, StallLimit(time.Minute))
+	resp, err := llm.post(t.Context())
+	require.NoError(t, err)
+	for _, p := range []string{chatChunk, chatChunk[:20], chatChunk[20:], chatEnd, chatDone} {
+		got := make([]byte, len(p))
+		_, err := io.ReadFull(resp.Body, got)
+		require.NoError(t, err)
+		require.Equal(t, p, string(got))
+		next <- struct{}{}
+	}
+	_, err = resp.Body.Read(make([]byte, 1))
+	require.Equal(t, io.EOF, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, oneSuccess, llm.outcomes())
+}
+
+// TestTheStallClockRunsOnlyDuringRead, in simulated time: a caller who is slow himself uses up nothing of the limit.
+func TestTheStallClockRunsOnlyDuringRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, to := io.Pipe()
+		reg, err := NewRegistry(RegistryConfig{})
+		require.NoError(t, err)
+		var sent context.Context
+		tr := NewTransport(reg, roundTripper(func(r *http.Request) (*http.Response, error) {
+			sent = r.Context()
+			context.AfterFunc(sent, func() { _ = to.CloseWithError(sent.Err()) })
+			return &http.Response{StatusCode: 200, ContentLength: -1, Header: http.Header{"Content-Type": {sse}}, Body: from, Request: r}, nil
+		}), FirstContentLimit(10*time.Second), StallLimit(time.Second))
+		req, err := http.NewRequest(http.MethodPost, "http://x", nil)
+		require.NoError(t, err)
+		resp, err := tr.RoundTrip(req)
+		require.NoError(t, err)
+		read := func(after time.Duration, text string) error {
+			if text != "" {
+				go func() {
+					time.Sleep(after)
+					_, _ = io.WriteString(to, text)
+				}()
+			}
+			_, err := resp.Body.Read(make([]byte, 1000))
+			return err
+		}
+		time.Sleep(time.Hour)
+		require.NoError(t, read(9*time.Second, claudeStart))
+		time.Sleep(time.Hour)
+		require.NoError(t, read(900*time.Millisecond, claudeDelta), "within what is left of ten seconds")
+		for range 3 {
+			time.Sleep(time.Hour)
+			require.NoError(t, read(900*time.Millisecond, claudeDelta))
+		}
+		require.NoError(t, read(600*time.Millisecond, ": comment\n\n"))
+		require.NoError(t, sent.Err())
+		begun := time.Now()
+		err = read(0, "")
+		require.EqualError(t, err, `breaker: "http://x" sent no content for 1s`)
+		require.Equal(t, 400*time.Millisecond, time.Since(begun), "the comment was no content")
+		require.Equal(t, 1, reg.Breaker("http://x").Status().Metrics.FailedCalls)
+		require.NoError(t, resp.Body.Close())
+	})
+}
+
+func TestAnAnswerClosedUnreadIsASuccessUnlessItIsAStream(t *testing.T) {
+	for kind, want := range map[string]counts{"text/plain": oneSuccess, "application/json": oneSuccess, sse: oneIgnored} {
+		llm := newFakeLLM(t, Config{}, stream(kind, "{", rest))
+		resp, err := llm.post(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, want, llm.outcomes(), kind)
+	}
 }

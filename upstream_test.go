@@ -2,7 +2,6 @@ package breaker
 
 import (
 	"encoding/json"
-	"fmt"
 	"math"
 	"net/http"
 	"strconv"
@@ -139,11 +138,4 @@ func FuzzDiagnose(f *testing.F) {
 			require.Equal(t, e.Kind, Diagnose(status, nil, append([]byte("  "), body...)).Kind)
 		}
 	})
-}
-
-func ExampleDiagnose() {
-	body := `{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}`
-	e := Diagnose(529, http.Header{"Retry-After": {"2"}}, []byte(body))
-	fmt.Println(e.Kind, e.RetryAfter, e)
-	// Output: unavailable 2s 529: overloaded_error
 }
