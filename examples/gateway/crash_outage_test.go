@@ -52,55 +52,67 @@ func TestCrashOutageCostsADeadPrimaryFourCallsAndNoCaller(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, scaledDefaults(), ofPrimary, ofFallback)
+			opening := r.watchOpening()
 			traffic := r.steadyTraffic()
 			require.Eventually(t, func() bool { return traffic.primary.Load() >= 20 }, 30*time.Second, time.Millisecond)
 
-			before := r.primary.Count()
 			r.primary.Answer(always(dead))
 			down := time.Now()
 			time.Sleep(scaled(outage))
-			calls := r.primary.Count() - before
-			unfinished := r.inFlightAtOpening(before)
 			r.primary.Answer(ofPrimary)
+			r.primary.Drop() // what hung, hangs no more
 			recovered := time.Now()
 			answered := traffic.primary.Load()
-			period := r.openPeriod()
+			b, _ := r.registry.Lookup("one/large")
+			period := b.Config().OpenTimeout * 11 / 10
 
 			require.Eventually(t, func() bool { return traffic.primary.Load() >= answered+20 }, 2*period+30*time.Second, time.Millisecond)
 			first := traffic.firstPrimary(recovered)
 			traffic.end()
-			t.Logf("down for %v: %d requests, %d calls of the primary (%d in flight when it opened), %d answered by the fallback; the primary was used again %v after its recovery (open period %v)",
-				recovered.Sub(down).Round(time.Millisecond), traffic.asked.Load(), calls, unfinished, traffic.fallback.Load(), first.Round(time.Millisecond), period)
-			require.LessOrEqual(t, calls-unfinished, 4)
+			s := b.Status()
+			later := r.callsBefore(down.Add(scaled(outage))) - opening.admitted
+			t.Logf("down for %v: %d requests, %d calls of the primary opened its breaker, and %d came later; %d answered by the fallback; the primary was used again %v after its recovery (open period %v at most)",
+				recovered.Sub(down).Round(time.Millisecond), traffic.asked.Load(), opening.failures, later, traffic.fallback.Load(), first.Round(time.Millisecond), period)
+			require.Equal(t, 3, opening.failures)
+			require.LessOrEqual(t, opening.failures+later, 4)
 			require.Zero(t, traffic.failed.Load(), "every caller gets an answer: %v", traffic.firstFailure())
 			require.LessOrEqual(t, first, period+scaled(10*time.Second), "it is used again within one open period")
-			require.Equal(t, breaker.StateClosed, r.breaker("one/large").State)
+			require.Equal(t, breaker.StateClosed, s.State)
 		})
 	}
 }
 
-// inFlightAtOpening is how many calls from number n on were under way when the breaker opened, the one that opened it aside.
-func (r *rig) inFlightAtOpening(n int) (count int) {
-	for _, change := range r.breaker("one/large").Metrics.StateTransitions {
-		if change.To != breaker.StateOpen {
-			continue
+// callsBefore counts what has come to the primary before an instant.
+func (r *rig) callsBefore(instant time.Time) (n int) {
+	for _, seen := range r.primary.Requests() {
+		if seen.At.Before(instant) {
+			n++
 		}
-		for _, seen := range r.primary.Requests()[n:] {
-			if seen.At.Before(change.Time) && (seen.Answered.IsZero() || seen.Answered.After(change.Time)) {
-				count++
-			}
-		}
-		return count
 	}
-	return 0
+	return n
 }
 
-// openPeriod is how long the breaker's opening in force lasts in all.
-func (r *rig) openPeriod() time.Duration {
-	s := r.breaker("one/large")
-	require.False(r.t, s.OpenedAt.IsZero())
-	require.NotNil(r.t, s.RetryAfterSeconds)
-	return s.At.Sub(s.OpenedAt) + time.Duration(*s.RetryAfterSeconds*float64(time.Second))
+// opening is the primary's breaker when it first opened.
+type opening struct {
+	once     sync.Once
+	admitted int // calls so far, those in flight and all
+	failures int // in a row
+}
+
+func (r *rig) watchOpening() *opening {
+	b, ok := r.registry.Lookup("one/large")
+	require.True(r.t, ok)
+	o := &opening{}
+	r.t.Cleanup(b.Subscribe(func(e breaker.Event) {
+		if e.To == breaker.StateOpen {
+			o.once.Do(func() {
+				m := b.Status().Metrics
+				o.admitted = int(m.TotalCalls-m.RejectedCalls) + int(m.InFlight)
+				o.failures = int(e.Trip.Observed)
+			})
+		}
+	}))
+	return o
 }
 
 // traffic is fifty callers a second, every other one of whom wants a stream.

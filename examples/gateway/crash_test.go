@@ -190,6 +190,7 @@ func TestCrashASilentUpstreamIsTriedOnceAndCostsItsLimit(t *testing.T) {
 				requireFallback(t, got)
 				require.Equal(t, "2", got.attempts())
 				require.GreaterOrEqual(t, got.Took, 1500*time.Millisecond)
+				require.Less(t, got.Took, 12*time.Second, "not the limit between contents, or for headers")
 				r.requireCalls(1, 1)
 				seen, ended := r.primary.Wait(0, 20*time.Second)
 				require.True(t, ended)
