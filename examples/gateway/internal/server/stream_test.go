@@ -156,3 +156,44 @@ func TestEventsWithoutContentAreNotCollectedForEver(t *testing.T) {
 	b := newProvider(t, streams(delta("fallback"), finishEvent, doneEvent))
 	start(t, two, a, b).askStream(t).source(t, "two/small", "2")
 }
+
+// Each limit costs the caller what it says, and no more.
+func TestAStreamWithoutHeadersCostsTheirLimit(t *testing.T) {
+	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	a, b := newProvider(t, hang), newProvider(t, streams(delta("fallback"), finishEvent, doneEvent))
+	g := start(t, strings.Replace(two, "headers: 1s", "headers: 100ms", 1), a, b)
+	r := g.askStream(t)
+	r.source(t, "two/small", "2")
+	require.Less(t, r.took, 900*time.Millisecond, "the limit of the first content is 1 s")
+	require.Equal(t, 1, g.status(t, "one/large").Metrics.FailedCalls)
+}
+
+func TestAConnectionHasALimit(t *testing.T) {
+	a, b := newProvider(t, says("large", "no")), newProvider(t, says("small", "no"))
+	r := start(t, strings.Replace(two, "limits: {", "limits: {connect: 1ns, ", 1), a, b).ask(t)
+	require.Equal(t, http.StatusGatewayTimeout, r.status, r.body)
+	require.Zero(t, a.calls()+b.calls())
+}
+
+func TestACallerWhoDoesNotReadIsCutOff(t *testing.T) {
+	left := make(chan struct{})
+	primary := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for more := delta(strings.Repeat("x", 10_000)); r.Context().Err() == nil; {
+			if _, err := io.WriteString(w, more); err != nil {
+				break
+			}
+		}
+		close(left)
+	}
+	a, b := newProvider(t, primary), newProvider(t, says("", ""))
+	g := start(t, strings.Replace(two, "caller: 5s", "caller: 300ms", 1), a, b)
+	g.open(t, t.Context())
+	select {
+	case <-left:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the provider is still talking to a caller who does not listen")
+	}
+	require.Eventually(t, func() bool { return g.status(t, "one/large").Metrics.IgnoredCalls == 1 }, 5*time.Second, time.Millisecond)
+	require.Zero(t, g.status(t, "one/large").Metrics.FailedCalls)
+}
