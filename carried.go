@@ -4,10 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,7 +16,7 @@ import (
 
 // IsOpen reports whether err is a breaker's refusal: it matches [ErrOpen], or it is what an SDK has made of the answer of
 // [RefuseWithResponse]. It knows that again by the *http.Response that the errors of OpenAI's and Anthropic's SDKs carry in
-// their field Response, and by the body in the text of others, such as Ollama's.
+// their field Response, and by the body in a text field of others, such as Ollama's.
 func IsOpen(err error) bool { return isRefusal(err) }
 
 // Errors of SDKs hide what their Transport knew. These tell whether there can be such at all, so that nobody else pays.
@@ -72,11 +72,35 @@ func responseIn(err error) *http.Response {
 
 const maxMarked = 8 << 10 // bytes of a text in which the mark is looked for
 
-func textIsRefusal(err error) bool {
-	if !refusalsExist.Load() {
+// marksRefusal reports whether a text that err, or an error it wraps, is made of holds the mark. It reads the texts where they
+// are: Error may be anybody's code, and costly.
+func marksRefusal(err error) bool {
+	if err == nil || !refusalsExist.Load() {
 		return false
 	}
-	text := fmt.Sprint(err)
+	v := reflect.Indirect(reflect.ValueOf(err))
+	if marked := isMarked(v); marked || v.Kind() != reflect.Struct {
+		return marked
+	}
+	for i := range v.NumField() {
+		if isMarked(v.Field(i)) {
+			return true
+		}
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return marksRefusal(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(e.Unwrap(), marksRefusal)
+	}
+	return false
+}
+
+func isMarked(v reflect.Value) bool {
+	if v.Kind() != reflect.String {
+		return false
+	}
+	text := v.String()
 	return strings.Contains(text[:min(len(text), maxMarked)], refusalMark())
 }
 

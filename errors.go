@@ -319,7 +319,7 @@ func isRefusal(err error) bool {
 	if err == nil || holdsNil(err) {
 		return false
 	}
-	return errors.Is(err, ErrOpen) || refusalIn(err) != nil || textIsRefusal(err)
+	return errors.Is(err, ErrOpen) || refusalIn(err) != nil || marksRefusal(err)
 }
 
 // refusalIn returns the refusal that err is, wraps or carries, if it has the details.

@@ -541,7 +541,8 @@ func TestARefusalCanBeAnAnswer(t *testing.T) {
 	require.Equal(t, "false", resp.Header.Get("x-should-retry"))
 	require.Contains(t, body, `"type":"circuit_open"`)
 	require.Contains(t, body, `breaker: \"`+llm.URL+`\" is open: a trip by hand: test`)
-	for _, err := range []error{&sdkError{Response: resp}, fmt.Errorf("x: %w", &sdkError{Response: resp}), errors.Join(errDisk, &sdkError{Response: resp}), textError{body}} {
+	for _, err := range []error{&sdkError{Response: resp}, fmt.Errorf("x: %w", &sdkError{Response: resp}), errors.Join(errDisk, &sdkError{Response: resp}), textError{body},
+		&textError{body}, errors.New(body), fmt.Errorf("x: %w", errors.Join(errDisk, textError{body}))} {
 		require.True(t, IsOpen(err), "%T", err)
 		require.Equal(t, Verdict{Outcome: Ignored}, Classify(t.Context(), err))
 	}
@@ -887,8 +888,10 @@ func TestATransportThatCannotWorkSaysSo(t *testing.T) {
 func TestAnEventIsHandedOnAsItComes(t *testing.T) {
 	next := make(chan struct{})
 	llm := newFakeLLM(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+		stream(sse)(w, r)
 		for _, p := range []string{chatChunk, chatChunk[:20], chatChunk[20:], chatEnd, chatDone} {
-			stream(sse, p)(w, r)
+			_, _ = io.WriteString(w, p)
+			w.(http.Flusher).Flush()
 			<-next
 		}
 	}, StallLimit(time.Minute))
