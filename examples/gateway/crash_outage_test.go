@@ -30,20 +30,22 @@ func scaled(d time.Duration) time.Duration {
 }
 
 // scaledDefaults are the gateway's own defaults, at the test's pace: nothing at all when that is the real one.
-func scaledDefaults() string {
+func scaledDefaults(silent bool) (settings string) {
 	if scaled(haste) == haste {
 		return ""
 	}
 	c := config.Defaults()
 	seconds := func(d time.Duration) float64 { return scaled(d).Seconds() }
-	return fmt.Sprintf("limits: {first_content: %g, answer: %g}\ncircuit_breaker: {default: {timeout_seconds: %g, max_timeout_seconds: %g}}\n",
-		seconds(c.Limits.FirstContent), seconds(c.Limits.Answer), seconds(c.Breakers.Default.OpenTimeout), seconds(c.Breakers.Default.MaxOpenTimeout))
+	if silent { // otherwise nobody waits for them, and a busy machine is to have its time
+		settings = fmt.Sprintf("limits: {first_content: %g, answer: %g}\n", seconds(c.Limits.FirstContent), seconds(c.Limits.Answer))
+	}
+	return settings + fmt.Sprintf("circuit_breaker: {default: {timeout_seconds: %g, max_timeout_seconds: %g}}\n",
+		seconds(c.Breakers.Default.OpenTimeout), seconds(c.Breakers.Default.MaxOpenTimeout))
 }
 
 const outage = time.Minute
 
 func TestCrashOutageCostsADeadPrimaryFourCallsAndNoCaller(t *testing.T) {
-	t.Parallel()
 	for name, dead := range map[string]faultserver.Answer{
 		"resets": {faultserver.Reset()},
 		"503":    complaint(503, "server_error", "", "down"),
@@ -51,7 +53,7 @@ func TestCrashOutageCostsADeadPrimaryFourCallsAndNoCaller(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, scaledDefaults(), ofPrimary, ofFallback)
+			r := newRig(t, scaledDefaults(name == "silent"), ofPrimary, ofFallback)
 			opening := r.watchOpening()
 			traffic := r.steadyTraffic()
 			require.Eventually(t, func() bool { return traffic.primary.Load() >= 20 }, 30*time.Second, time.Millisecond)
@@ -67,7 +69,7 @@ func TestCrashOutageCostsADeadPrimaryFourCallsAndNoCaller(t *testing.T) {
 			period := b.Config().OpenTimeout * 11 / 10
 
 			require.Eventually(t, func() bool { return traffic.primary.Load() >= answered+20 }, 2*period+30*time.Second, time.Millisecond)
-			first := traffic.firstPrimary(recovered)
+			first := r.firstCallAfter(recovered)
 			traffic.end()
 			s := b.Status()
 			later := r.callsBefore(down.Add(scaled(outage))) - opening.admitted
@@ -76,7 +78,7 @@ func TestCrashOutageCostsADeadPrimaryFourCallsAndNoCaller(t *testing.T) {
 			require.Equal(t, 3, opening.failures)
 			require.LessOrEqual(t, opening.failures+later, 4)
 			require.Zero(t, traffic.failed.Load(), "every caller gets an answer: %v", traffic.firstFailure())
-			require.LessOrEqual(t, first, period+scaled(10*time.Second), "it is used again within one open period")
+			require.LessOrEqual(t, first, period+5*time.Second, "it is used again within one open period, and what a busy machine takes")
 			require.Equal(t, breaker.StateClosed, s.State)
 		})
 	}
@@ -90,6 +92,16 @@ func (r *rig) callsBefore(instant time.Time) (n int) {
 		}
 	}
 	return n
+}
+
+// firstCallAfter is how long after an instant the primary was called.
+func (r *rig) firstCallAfter(instant time.Time) time.Duration {
+	for _, seen := range r.primary.Requests() {
+		if seen.At.After(instant) {
+			return seen.At.Sub(instant)
+		}
+	}
+	return 0
 }
 
 // opening is the primary's breaker when it first opened.
@@ -115,22 +127,21 @@ func (r *rig) watchOpening() *opening {
 	return o
 }
 
-// traffic is fifty callers a second, every other one of whom wants a stream.
+// traffic is 25 callers a second, every other one of whom wants a stream.
 type traffic struct {
 	asked, primary, fallback, failed atomic.Int64
 
 	stop chan struct{}
 	done sync.WaitGroup
 
-	mu        sync.Mutex // guards the fields below
-	primaries []time.Time
-	failure   string
+	mu      sync.Mutex // guards the field below
+	failure string
 }
 
 func (r *rig) steadyTraffic() *traffic {
 	tr := &traffic{stop: make(chan struct{})}
 	tr.done.Go(func() {
-		tick := time.NewTicker(20 * time.Millisecond)
+		tick := time.NewTicker(40 * time.Millisecond)
 		defer tick.Stop()
 		for n := 0; ; n++ {
 			select {
@@ -153,8 +164,7 @@ func (tr *traffic) ask(r *rig, stream bool) {
 	switch {
 	case got.Err == nil && got.source() == "primary" && got.Text == "The primary answers.":
 		tr.primary.Add(1)
-		tr.primaries = append(tr.primaries, time.Now())
-	case got.Err == nil && got.source() == "two/spare" && got.Text == "The fallback answers." && got.Model == "spare":
+	case got.Err == nil && got.Text == "The fallback answers." && got.source() == "two/"+got.Model:
 		tr.fallback.Add(1)
 	default:
 		tr.failed.Add(1)
@@ -175,16 +185,4 @@ func (tr *traffic) firstFailure() string {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	return tr.failure
-}
-
-// firstPrimary is how long after t the primary answered.
-func (tr *traffic) firstPrimary(t time.Time) time.Duration {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	for _, at := range tr.primaries {
-		if at.After(t) {
-			return at.Sub(t)
-		}
-	}
-	return -1
 }
