@@ -15,8 +15,11 @@ WORKSPACE = $(shell $(GO) list -m -f '{{.Dir}}/...')
 
 COVER_MIN ?= 95
 FUZZTIME ?= 5s
-BENCHTIME ?= 1s
+BENCHTIME ?= 50ms
+ROUNDS ?= 10
 FILES ?=
+FILE ?= examples/rag/internal/service/breakers.yaml
+CHANNEL ?=
 comma := ,
 
 # each runs a command in every module, by itself, as a user of that module would have it.
@@ -33,6 +36,10 @@ demo: ## a RAG service lives through an outage, in your terminal (60 s)
 .PHONY: run
 run: ## the RAG service, until interrupted
 	$(GO) run ./examples/rag serve
+
+.PHONY: alert-test
+alert-test: ## send a test alert; CHANNEL=slack for one type only, FILE=breakers.yaml for another file than the example's
+	@$(GO) run ./alert/cmd/alert-test -file '$(FILE)' -channel '$(CHANNEL)'
 
 .PHONY: test
 test: ## tests of every module
@@ -67,12 +74,48 @@ fuzz: ## every fuzz target for FUZZTIME (5s)
 	done
 
 .PHONY: bench
-bench: ## benchmarks of the library, BENCHTIME (1s) each
-	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) .
+bench: speed scale ## this library's speed beside its peers', into the README and docs/speed.md: ROUNDS (10) rounds of BENCHTIME (50ms) each
+
+.PHONY: speed
+speed:
+	@mkdir -p $(RUNS)
+	cd tools && GOBIN=$(BIN) GOWORK=off $(GO) install golang.org/x/perf/cmd/benchstat ./speed && cd ..
+	(cd bench && GOWORK=off $(GO) test -c -o $(BIN)/speed.test ./speed)
+	cat >$(RUNS)/bench.txt <<-END
+		goversion: $$($(GO) env GOVERSION)
+		commit: $$(git describe --always --dirty)
+		command: make bench ROUNDS=$(ROUNDS) BENCHTIME=$(BENCHTIME)
+		load: $$(cut -d' ' -f1 /proc/loadavg)
+	END
+	for round in $$(seq $(ROUNDS)); do
+		echo "round $$round of $(ROUNDS)"
+		$(BIN)/speed.test -test.run '^$$' -test.bench . -test.benchtime $(BENCHTIME) >>$(RUNS)/bench.txt
+	done
+	$(BIN)/benchstat -filter '.name:Call .unit:sec/op' -table /case,/rule -row /goroutines -col /lib $(RUNS)/bench.txt
+	$(BIN)/benchstat -filter '-.name:Call' -row .fullname $(RUNS)/bench.txt
+	$(BIN)/speed $(RUNS)/bench.txt
+
+.PHONY: scale
+scale: ## how cost grows with goroutines, windows, breakers and error texts, into docs/speed.md
+	@mkdir -p $(RUNS)
+	cd tools && GOBIN=$(BIN) GOWORK=off $(GO) install ./speed && cd ..
+	(cd bench && GOWORK=off $(GO) run ./scale) | tee $(RUNS)/scale.md
+	$(BIN)/speed -scale $(RUNS)/scale.md
 
 .PHONY: compare
 compare: ## the behaviour table of the README: this library beside its peers
 	cd bench && $(GO) test -count=1 -v -run TestTable .
+
+# Built, not run by go run, which leaves out the symbols that callgrind needs.
+instructions = (cd bench && CGO_ENABLED=0 GOWORK=off $(GO) build -o $(BIN)/instructions ./instructions && $(BIN)/instructions $(1))
+
+.PHONY: instructions
+instructions: ## how many instructions a call takes: within 10 % of bench/instructions/instructions.txt
+	@$(call instructions,)
+
+.PHONY: instructions-update
+instructions-update: ## write that file
+	@$(call instructions,-update)
 
 .PHONY: cover
 cover: ## coverage of the library, at least COVER_MIN (95) per cent
@@ -132,7 +175,7 @@ golangci: tools
 	@$(call each,$(BIN)/golangci-lint run --allow-parallel-runners ./...)
 
 .PHONY: ci
-ci: ci-lint ci-race ci-alone ci-386 ci-cover ci-fuzz ci-demo ci-total ## all that must hold before a change lands; totals on the last line
+ci: ci-lint ci-race ci-alone ci-386 ci-cover ci-instructions ci-fuzz ci-demo ci-total ## all that must hold before a change lands; totals on the last line
 
 .PHONY: ci-lint
 ci-lint: check-format check-tidy check-fix vet staticcheck golangci
@@ -158,6 +201,11 @@ ci-386: tools
 
 .PHONY: ci-cover
 ci-cover: cover
+
+.PHONY: ci-instructions
+ci-instructions:
+	@echo "== instructions of a call"
+	$(call instructions,)
 
 .PHONY: ci-fuzz
 ci-fuzz: fuzz

@@ -102,6 +102,9 @@ func TestASecretThatOnlyRefersIsShown(t *testing.T) {
 	require.Equal(t, `${KEY} "${KEY}" "${KEY}"`, fmt.Sprintf("%v %q %#v", Secret("${KEY}"), Secret("${KEY}"), Secret("${KEY}")))
 	require.Equal(t, "[redacted]", Secret("${KEY:-x}").String())
 	require.Empty(t, Secret("").String())
+	text, err := json.Marshal([]Secret{"${KEY}", "hunter2", ""})
+	require.NoError(t, err)
+	require.JSONEq(t, `["${KEY}", "[redacted]", ""]`, string(text))
 }
 
 func env(of map[string]string) func(string) (string, bool) {
@@ -121,6 +124,12 @@ func TestVariablesAreResolved(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, AlertSMTP{want, 25, want, Secret(want), want}, s)
 	}
+	every := AlertChannel{WebhookURL: "${HOST}/1", IntegrationKey: "${HOST}/2", URL: "${HOST}/3", Secret: "${HOST}/4"}
+	resolved, err := every.Resolve(lookup)
+	require.NoError(t, err)
+	require.Equal(t, AlertChannel{
+		WebhookURL: "example.com/1", IntegrationKey: "example.com/2", URL: "example.com/3", Secret: "example.com/4",
+	}, resolved)
 	raw := AlertChannel{Type: "email", Recipients: []string{"${HOST}", "b"}}
 	c, err := raw.Resolve(lookup)
 	require.NoError(t, err)
@@ -155,4 +164,14 @@ func TestAChannelsProblemsComeAllAtOnce(t *testing.T) {
 		keys = append(keys, strings.TrimPrefix(p.Key, "alerts.channels[0]."))
 	}
 	require.Equal(t, []string{"webhook_url", "severity_filter[0]", "severity_filter[2]", "recipients"}, keys)
+}
+
+func TestEveryPortIsOne(t *testing.T) {
+	for port, want := range map[int]bool{0: false, 1: true, 65535: true, 65536: false} {
+		f, err := ParseFile(fmt.Appendf(nil, "alerts:\n  smtp: {host: a, port: %d}\n", port))
+		require.Equal(t, want, err == nil, port)
+		if want {
+			require.Equal(t, port, f.Alerts.SMTP.Port)
+		}
+	}
 }

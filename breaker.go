@@ -39,6 +39,7 @@ type Breaker struct {
 	base      time.Time // of the monotonic clock
 	options   options
 	listeners listeners
+	fallbacks fallbackCounts
 
 	// Hints that spare work without the lock. Both are written under mu: undelivered says that queue holds events, probing
 	// that there are probes. Whoever must see one set is ordered behind the write: notify follows its own unlock, and a call

@@ -39,7 +39,7 @@ func carried(err error) error {
 	if err == nil || !answersExist.Load() {
 		return nil
 	}
-	if resp := responseIn(err); resp != nil && resp.Request != nil {
+	if resp := responseIn(err); resp != nil && resp.Request != nil { //nolint:bodyclose // the SDK has read it
 		e, _ := resp.Request.Context().Value(carriedKey{}).(error)
 		return e
 	}

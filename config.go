@@ -248,7 +248,7 @@ func (c Config) contradictions() []violation {
 		fmt.Sprintf("at most window_calls, which is %d", c.WindowCalls), "minimum_calls", "window_calls")
 	clash(c.WindowDuration == 0 && c.WindowCalls == 0 && c.MinimumCalls > maxWindowCalls, c.MinimumCalls,
 		"at most 1000000 where the window counts calls", "minimum_calls", "window_calls")
-	clash(c.OpenTimeout != 0 && c.MaxOpenTimeout != 0 && c.MaxOpenTimeout < c.OpenTimeout, c.MaxOpenTimeout,
+	clash(c.MaxOpenTimeout != 0 && c.MaxOpenTimeout < c.OpenTimeout, c.MaxOpenTimeout,
 		fmt.Sprintf("at least timeout_seconds, which is %v", c.OpenTimeout), "max_timeout_seconds", "timeout_seconds")
 	clash(c.ProbeTimeout != 0 && c.ProbeTimeout <= c.SlowCallDuration, c.ProbeTimeout,
 		fmt.Sprintf("more than slow_call_duration_threshold, which is %v", c.SlowCallDuration), "probe_timeout_seconds", "slow_call_duration_threshold")
@@ -302,7 +302,7 @@ func (c *Config) openFor(n int, draw float64) time.Duration {
 		wait = min(plus(wait, wait), c.MaxOpenTimeout)
 	}
 	if c.OpenTimeoutJitter > 0 {
-		return plus(wait, time.Duration(math.Min(draw*c.OpenTimeoutJitter*float64(wait), math.MaxInt64/2)))
+		return plus(wait, time.Duration(draw*c.OpenTimeoutJitter*float64(wait)))
 	}
 	return wait
 }

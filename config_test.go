@@ -89,7 +89,7 @@ func TestOneErrorListsRangesAndContradictions(t *testing.T) {
 func TestBoundsAreAllowed(t *testing.T) {
 	for _, cfg := range []breaker.Config{
 		{FailureRateThreshold: 1}, {FailureRateThreshold: math.SmallestNonzeroFloat64}, {WindowDuration: time.Second}, {WindowDuration: 24 * time.Hour},
-		{WindowCalls: 1}, {WindowCalls: 1_000_000}, {MinimumCalls: 10, WindowCalls: 10}, {OpenTimeout: 1, MaxOpenTimeout: 1}, {OpenTimeoutJitter: math.Nextafter(1, 0)},
+		{WindowCalls: 1}, {WindowCalls: 1_000_000}, {MinimumCalls: 10, WindowCalls: 10}, {MinimumCalls: 1_000_000}, {OpenTimeout: 1, MaxOpenTimeout: 1}, {OpenTimeoutJitter: math.Nextafter(1, 0)},
 		{ProbeTimeout: 6, SlowCallDuration: 5}, {SlowCallDuration: math.MaxInt64 - 1}, {MinimumCalls: math.MaxInt, WindowDuration: time.Second}, {SlowCallRateThreshold: breaker.Off},
 		{FailureThreshold: breaker.Off, FailureRateThreshold: breaker.Off, SlowCallDuration: breaker.Off, OpenTimeoutJitter: breaker.Off, MaxRetryAfter: breaker.Off},
 	} {
@@ -113,6 +113,10 @@ func TestConfigJSONShowsDurationsExactly(t *testing.T) {
 	require.JSONEq(t, `{"failure_threshold":"off","timeout_seconds":1.5,"max_retry_after_seconds":"off"}`, string(text))
 	_, err = json.Marshal(breaker.Config{FailureRateThreshold: math.NaN()})
 	require.ErrorContains(t, err, "failure_rate_threshold is NaN")
+	for _, sign := range []int{-1, 1} {
+		_, err = json.Marshal(breaker.Config{FailureRateThreshold: math.Inf(sign)})
+		require.ErrorContains(t, err, "Inf, want a fraction > 0 and <= 1, or off")
+	}
 }
 
 func TestNames(t *testing.T) {
@@ -144,4 +148,32 @@ func TestTheSlowRuleIsOnOnceADurationIsSet(t *testing.T) {
 	cfg.SlowCallDuration = time.Second
 	require.NoError(t, b.Apply(cfg))
 	require.InDelta(t, 0.8, b.Config().SlowCallRateThreshold, 0)
+}
+
+func TestWhichKeysTakeOffAndZero(t *testing.T) {
+	off := map[string]bool{"failure_threshold": true, "failure_rate_threshold": true, "slow_call_duration_threshold": true,
+		"slow_call_rate_threshold": true, "timeout_jitter": true, "max_retry_after_seconds": true}
+	zero := map[string]bool{"timeout_jitter": true, "ramp_up_seconds": true}
+	for _, key := range []string{"failure_threshold", "failure_rate_threshold", "slow_call_duration_threshold", "slow_call_rate_threshold",
+		"minimum_calls", "window_calls", "window_seconds", "timeout_seconds", "max_timeout_seconds", "timeout_jitter", "half_open_max_calls",
+		"success_threshold", "probe_timeout_seconds", "max_retry_after_seconds", "ramp_up_seconds"} {
+		for value, allowed := range map[string]bool{"off": off[key], "0": zero[key]} {
+			_, err := breaker.ParseFile([]byte("circuit_breaker: {default: {" + key + ": " + value + "}}"))
+			require.Equal(t, allowed, err == nil, "%s: %s", key, value)
+			if !allowed {
+				require.ErrorContains(t, err, key+": "+value)
+			}
+		}
+	}
+}
+
+func TestPlainNumbersCountTheUnitOfTheKey(t *testing.T) {
+	f, err := breaker.ParseFile([]byte(`circuit_breaker: {default: {slow_call_duration_threshold: 1, timeout_seconds: 1, max_timeout_seconds: 2, probe_timeout_seconds: 3,
+		max_retry_after_seconds: 4, ramp_up_seconds: 5}, services: {a: {window_seconds: 1}, b: {window_seconds: 86400}, c: {window_calls: 1}}}`))
+	require.NoError(t, err)
+	require.Equal(t, breaker.Config{SlowCallDuration: time.Millisecond, OpenTimeout: time.Second, MaxOpenTimeout: 2 * time.Second,
+		ProbeTimeout: 3 * time.Second, MaxRetryAfter: 4 * time.Second, RampUp: 5 * time.Second}, f.Breakers.Default)
+	require.Equal(t, time.Second, f.Breakers.Services["a"].WindowDuration)
+	require.Equal(t, 24*time.Hour, f.Breakers.Services["b"].WindowDuration)
+	require.Equal(t, 1, f.Breakers.Services["c"].WindowCalls)
 }

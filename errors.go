@@ -204,11 +204,8 @@ func marked(err error) (v Verdict) {
 	return v
 }
 
-// verdict asks the markers, the classifiers in order, and the default. User code runs here: never under a lock.
+// verdict asks the markers, the classifiers in order, and the default. err is not nil. User code runs here: never under a lock.
 func (o *options) verdict(ctx context.Context, err error) Verdict {
-	if err == nil {
-		return Verdict{Outcome: Success}
-	}
 	v := marked(err)
 	for _, c := range o.classifiers {
 		if v.Outcome != unset {
@@ -282,7 +279,9 @@ func hideURLs(text string, urls []string) string {
 		}
 		pairs = append(pairs, strconv.Quote(raw), strconv.Quote(short))
 	}
-	text = strings.NewReplacer(pairs...).Replace(text)
+	if len(pairs) > 0 {
+		text = strings.NewReplacer(pairs...).Replace(text)
+	}
 	text = text[:min(len(text), maxSearched)]
 	if !strings.Contains(text, "://") { // as most: spare them the search
 		return text

@@ -44,6 +44,8 @@ func TestAKeyInAURLIsNeverShown(t *testing.T) {
 		"of a redirect from the root":   get("https://api.test/", get("https://api.test/login?token=SECRET", errDown)),
 		"of two attempts, one URL a prefix of the other": errors.Join(get("https://api.test/v1", errDown), get("https://api.test/v1?key=SECRET", errDown)),
 		"in text that was not wrapped":                   fmt.Errorf("asking: %v", get("https://api.test/v1?key=SECRET", errDown)),
+		"joined, relative":                               errors.Join(errDown, get("/v1?key=SECRET", errDown)),
+		"relative, around one that wraps nothing":        get("/v1?key=SECRET", wrapsNothing{errDown}),
 		"with %w twice":                                  fmt.Errorf("%w then %w", get("https://api.test/v1", errDown), get("https://api.test/v1/SECRET", errDown)),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,6 +57,11 @@ func TestAKeyInAURLIsNeverShown(t *testing.T) {
 	}
 	require.Equal(t, `Get "https://api.test": upstream is down`, texts(t, []error{get("https://u:p@api.test/v1?key=k", errDown)})[0].Text)
 }
+
+// wrapsNothing has an Unwrap that returns nil, as many have when there is no cause.
+type wrapsNothing struct{ error }
+
+func (wrapsNothing) Unwrap() error { return nil }
 
 func TestTheCommonestErrorIsListedHoweverManyOthersCameFirst(t *testing.T) {
 	var errs []error
@@ -181,6 +188,7 @@ func TestClassifiersAreAskedInOrder(t *testing.T) {
 		{"OpenFor leaves the outcome to them", []breaker.Classifier{verdict(breaker.Ignored, 0)}, breaker.OpenFor(errDown, time.Second), breaker.Ignored, time.Second},
 		{"OpenFor leaves the outcome to the default", nil, breaker.OpenFor(errDown, time.Second), breaker.Failure, time.Second},
 		{"a classifier's OpenFor with an unset outcome", []breaker.Classifier{verdict(0, time.Second)}, errDown, breaker.Failure, time.Second},
+		{"a marker's OpenFor comes before a classifier's, however short", []breaker.Classifier{verdict(0, time.Minute)}, breaker.OpenFor(errDown, 1), breaker.Failure, 1},
 		{"a marker's OpenFor comes before a classifier's", []breaker.Classifier{verdict(0, time.Minute)}, breaker.OpenFor(errDown, time.Second), breaker.Failure, time.Second},
 		{"a classifier's negative OpenFor is none", []breaker.Classifier{verdict(breaker.Success, -time.Minute)}, errDown, breaker.Success, 0},
 		{"Expect counts the named as successes", []breaker.Classifier{breaker.Expect(errDown, sql.ErrNoRows)}, fmt.Errorf("q: %w", sql.ErrNoRows), breaker.Success, 0},

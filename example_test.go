@@ -226,3 +226,20 @@ func ExampleNewTransport() {
 	// 429 Too Many Requests
 	// refused: the upstream wants to be left alone
 }
+
+func ExampleAssess() {
+	payments := breaker.Must(breaker.New("payments", breaker.Config{FailureThreshold: 3}))
+	for range 3 {
+		_ = payments.Do(context.Background(), func(context.Context) error { return errors.New("connection refused") })
+	}
+
+	risk := breaker.Assess(payments.Status(), breaker.RiskThresholds{})
+	fmt.Println(risk.Level, risk.Score)
+	for _, reason := range risk.Reasons {
+		fmt.Println(reason)
+	}
+	// Output:
+	// high 75
+	// open: every call is refused (+50)
+	// 3 failures in a row against a threshold of 3 (+25)
+}

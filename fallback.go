@@ -190,6 +190,7 @@ func (p *Protected[Req, Res]) fallBack(ctx context.Context, req Req, cause error
 		s := &p.steps[i]
 		res, age, err := s.answer(ctx, req, &log)
 		if err == nil {
+			p.primary.breaker.fallbacks.add(s.name)
 			return Result[Res]{Value: res, Source: s.name, Degraded: true, Age: age, Cause: cause, Attempts: log.attempts}, nil
 		}
 	}

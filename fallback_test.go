@@ -195,6 +195,7 @@ func TestTheChainRunsWhenThePrimaryWasRefusedOrFailed(t *testing.T) {
 		{"a failure", errUpstream, nil, "default", nil},
 		{"a failure with OpenFor", breaker.OpenFor(errUpstream, time.Minute), nil, "default", nil},
 		{"an ignored outcome with OpenFor", breaker.Ignore(breaker.OpenFor(errUpstream, time.Minute)), nil, "default", nil},
+		{"an ignored outcome with the shortest OpenFor", breaker.Ignore(breaker.OpenFor(errUpstream, 1)), nil, "default", nil},
 		{"an ignored outcome for which a classifier says OpenFor", errNoRows, []breaker.Option{mistakes}, "default", nil},
 		{"another breaker's refusal, which is ignored", refusedElsewhere, nil, "default", nil},
 		{"a deadline that the call made for itself", context.DeadlineExceeded, nil, "default", nil},
@@ -287,6 +288,7 @@ func TestRulesAnswerInOrder(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, res.Value)
 		require.Equal(t, "rule", res.Source)
+		require.Zero(t, res.Age)
 	}
 }
 
@@ -593,6 +595,10 @@ func TestWhatIsMissingIsAnErrorAtEachUse(t *testing.T) {
 	require.Zero(t, llm.made.Load())
 	_, err = breaker.Protect(b, llm.ask, nil).Do(t.Context(), "x")
 	require.NoError(t, err, "a nil option is no option")
+	asked := 0
+	_, err = good.OrCache(nil, func(prompt) string { asked++; return "" }, 1).OrCache(nil, func(prompt) string { panic("left out") }, 0).Do(t.Context(), "x")
+	require.NoError(t, err)
+	require.Equal(t, 1, asked, "the shortest age is one, zero is none")
 }
 
 func TestDoAllocatesNothingWhenThePrimaryAnswers(t *testing.T) {

@@ -99,6 +99,8 @@ func TestAServiceIsLaidOverTheDefault(t *testing.T) {
 			"{slow_call_duration_threshold: 5}", Config{SlowCallDuration: 5 * ms, SlowCallRateThreshold: 0.9}, Config{}},
 		{"may exceed the default's minimum_calls with a time window", "{window_calls: 5, minimum_calls: 5}", "{window_seconds: 9, minimum_calls: 50}",
 			Config{WindowDuration: 9 * s, MinimumCalls: 50}, Config{WindowCalls: 5, MinimumCalls: 5}},
+		{"keeps a slow rate beside the shortest duration", "{slow_call_duration_threshold: 1ns, slow_call_rate_threshold: 0.9}",
+			"{failure_threshold: 3}", Config{SlowCallDuration: 1, SlowCallRateThreshold: 0.9, FailureThreshold: 3}, Config{SlowCallDuration: 1, SlowCallRateThreshold: 0.9}},
 		{"may switch a rule off", "{failure_threshold: 3}", "{failure_threshold: off}", Config{FailureThreshold: Off}, Config{FailureThreshold: 3}},
 		{"may take the ramp away", "{ramp_up_seconds: 3}", "{ramp_up_seconds: 0}", Config{}, Config{RampUp: 3 * s}},
 	} {
@@ -267,6 +269,7 @@ var badFiles = []bad{
 		"only one of window_calls and window_seconds; window_seconds is in line 4; window_calls is in line 3"},
 	{"a slow rate that nothing times", inDefault("slow_call_rate_threshold: 0.5"), 3, "circuit_breaker.default.slow_call_rate_threshold", "0.5",
 		"slow_call_duration_threshold to be set with it; slow_call_rate_threshold is in line 3"},
+	wrong("a slow rate beside a duration that is off", "{slow_call_duration_threshold: off, slow_call_rate_threshold: 0.9}", "slow_call_rate_threshold", "0.9", "slow_call_duration_threshold to be set with it"),
 	{"a service's own slow rate without a duration", "circuit_breaker:\n  default: {slow_call_duration_threshold: off}\n  services:\n    a: {slow_call_rate_threshold: 1}\n",
 		4, "circuit_breaker.services.a.slow_call_rate_threshold", "1", "slow_call_rate_threshold is in line 4; slow_call_duration_threshold is in line 2"},
 	{"more calls than the window has", inDefault("window_calls: 5\n    minimum_calls: 6"), 4, "circuit_breaker.default.minimum_calls", "6",
@@ -356,6 +359,40 @@ fallback:
 	line 15: alerts.channels[0].type: pigeon is not allowed: want one of slack, pagerduty, email, webhook
 	line 17: fallback.default_response.status_code: 200 is not allowed: want a whole number from 400 to 599
 	line 18: fallback.cache_fallbak: a mapping is not allowed: want no unknown key; did you mean cache_fallback?`)
+}
+
+func TestAFileOfTheLargestSizeIsRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "large.yaml")
+	for size, want := range map[int]bool{maxFileSize - 1: true, maxFileSize: true, maxFileSize + 1: false, 2 * maxFileSize: false} {
+		require.NoError(t, os.WriteFile(path, []byte("version: 1\n"+strings.Repeat("#", size-len("version: 1\n"))), 0o600))
+		_, err := LoadFile(path)
+		require.Equal(t, want, err == nil, "%d bytes: %v", size, err)
+	}
+}
+
+func TestLoadFileClosesTheFile(t *testing.T) {
+	open := func() int {
+		files, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skip("this system has no /proc/self/fd")
+		}
+		return len(files)
+	}
+	before := open()
+	for range 100 { // more than other tests may open meanwhile
+		_, err := LoadFile(rfcFile)
+		require.NoError(t, err)
+	}
+	require.Less(t, open(), before+50)
+}
+
+func TestOneProblemDoesNotHideWhatElseIsSet(t *testing.T) {
+	for _, bad := range []string{"failure_threshold: many", "failure_threshold: 0", "timeout_seconds: 0", "failure_threshold: -1", "half_open_max_calls: -5"} {
+		_, err := ParseFile([]byte("circuit_breaker:\n  default: {slow_call_duration_threshold: 1s, " + bad + ", slow_call_rate_threshold: 0.9}\n"))
+		invalid, ok := errors.AsType[*ConfigError](err)
+		require.True(t, ok)
+		require.Len(t, invalid.Problems, 1, "the slow rate has its duration: %v", err)
+	}
 }
 
 func TestLoadFileNamesTheFile(t *testing.T) {

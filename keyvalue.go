@@ -92,13 +92,13 @@ func (v *keyValue) feed(p []byte) {
 			i += j
 		}
 		v.step(p[i])
-		switch {
-		case p[i] == v.key[v.matched]:
+		switch p[i] {
+		case v.key[v.matched]:
 			if v.matched++; v.matched == len(v.key) {
 				v.begin()
 				v.matched = 1 // its last quote may be the first of another
 			}
-		case p[i] == '"':
+		case '"':
 			v.matched = 1
 		default:
 			v.matched = 0

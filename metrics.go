@@ -2,6 +2,9 @@ package breaker
 
 import (
 	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -50,6 +53,11 @@ type Metrics struct {
 	InFlight         int          `json:"in_flight"`
 	FailureRate      *float64     `json:"failure_rate,omitempty"` // failed / (successful + failed); nil while there are none
 	StateTransitions []Transition `json:"state_transitions"`      // the last ten, oldest first
+
+	// Fallbacks counts the answers that [Protect] gave in the stead of calls through this breaker, by source: cache, rule,
+	// default and the names of OrCall. From the 33rd source on all are counted as "other". It is counted as the answer is
+	// given, a moment after the call itself. nil while there are none.
+	Fallbacks map[string]uint64 `json:"fallbacks,omitempty"`
 }
 
 // Transition is one change of what calls meet.
@@ -62,6 +70,12 @@ type Transition struct {
 
 // Status returns a snapshot. It changes nothing and delivers no event.
 func (b *Breaker) Status() Status {
+	s := b.status()
+	s.Metrics.Fallbacks = b.fallbacks.all()
+	return s
+}
+
+func (b *Breaker) status() Status {
 	now := b.lock()
 	defer b.mu.Unlock()
 	return b.machine.seen(now).status(now)
@@ -123,4 +137,73 @@ func share[N int | int64](part, whole N) *float64 {
 		return nil
 	}
 	return new(float64(part) / float64(whole))
+}
+
+const (
+	maxFallbackSources = 32      // names of their own; a program may make them from anything
+	otherSource        = "other" // stands for the rest
+)
+
+// fallbackCounts counts fallback answers by source. A known source is counted without a lock: during an outage all callers come
+// this way.
+type fallbackCounts struct {
+	known atomic.Pointer[[]*sourceCount] // replaced, never changed
+
+	mu sync.Mutex // held by whoever replaces it
+}
+
+type sourceCount struct {
+	name string
+	n    atomic.Uint64
+}
+
+func (c *fallbackCounts) add(source string) {
+	s := sourceNamed(c.list(), source)
+	if s == nil {
+		s = c.learn(source)
+	}
+	s.n.Add(1)
+}
+
+func (c *fallbackCounts) list() []*sourceCount {
+	if p := c.known.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func sourceNamed(list []*sourceCount, name string) *sourceCount {
+	if i := slices.IndexFunc(list, func(s *sourceCount) bool { return s.name == name }); i >= 0 {
+		return list[i]
+	}
+	return nil
+}
+
+// learn returns the count of a new source, or the common one when there are enough.
+func (c *fallbackCounts) learn(name string) *sourceCount {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := c.list()
+	if len(list) >= maxFallbackSources && sourceNamed(list, name) == nil {
+		name = otherSource
+	}
+	if s := sourceNamed(list, name); s != nil {
+		return s
+	}
+	s := &sourceCount{name: name}
+	c.known.Store(new(append(slices.Clip(list), s)))
+	return s
+}
+
+// all returns the counts by source, nil where nothing was counted.
+func (c *fallbackCounts) all() map[string]uint64 {
+	list := c.list()
+	if list == nil {
+		return nil
+	}
+	counts := make(map[string]uint64, len(list))
+	for _, s := range list {
+		counts[s.name] = s.n.Load()
+	}
+	return counts
 }

@@ -3,6 +3,8 @@ package breaker_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -264,4 +266,60 @@ func TestForcedOpenRefusalsAreVisible(t *testing.T) {
 	require.Equal(t, 7, b.Status().Metrics.RejectedCalls)
 	require.Equal(t, 7, b.Status().Metrics.TotalCalls)
 	require.Nil(t, b.Status().Metrics.FailureRate, "refusals are in no rate")
+}
+
+func TestFallbackAnswersAreCountedBySource(t *testing.T) {
+	b := upstream()
+	require.Nil(t, b.Status().Metrics.Fallbacks)
+	p := breaker.Protect(b, failsWith(errUpstream).ask).
+		OrCall("local", failsWith(errLocal).ask).
+		OrRules(func(p prompt) (reply, bool) { return "hi", p == "hello" }).
+		OrValue("later")
+	for _, ask := range []prompt{"hello", "x", "y"} {
+		_, err := p.Do(bg, ask)
+		require.NoError(t, err)
+	}
+	_, err := breaker.Protect(b, answers("yes").ask).OrValue("no").Do(bg, "x")
+	require.NoError(t, err)
+	_, err = breaker.Protect(b, failsWith(errUpstream).ask).Do(bg, "x")
+	require.Error(t, err)
+	require.Equal(t, map[string]uint64{"rule": 1, "default": 2}, b.Status().Metrics.Fallbacks, "neither the primary nor nobody is a fallback")
+
+	text, err := json.Marshal(b.Status())
+	require.NoError(t, err)
+	require.Contains(t, string(text), `"fallbacks":{"default":2,"rule":1}`)
+}
+
+func TestFallbackSourcesAreBounded(t *testing.T) {
+	b := upstream()
+	for range 2 {
+		for i := range 50 {
+			_, err := breaker.Protect(b, failsWith(errUpstream).ask).OrCall(fmt.Sprint("model ", i), answers("yes").ask).Do(bg, "x")
+			require.NoError(t, err)
+		}
+	}
+	counts := b.Status().Metrics.Fallbacks
+	require.Len(t, counts, 33)
+	require.EqualValues(t, 36, counts["other"])
+	require.EqualValues(t, 2, counts["model 31"])
+}
+
+func TestNoFallbackIsLostWhenManyLearnItsSource(t *testing.T) {
+	b := upstream()
+	var all sync.WaitGroup
+	for i := range 64 {
+		all.Go(func() {
+			p := breaker.Protect(b, failsWith(errUpstream).ask).OrCall(fmt.Sprint("model ", i%40), answers("yes").ask)
+			for range 50 {
+				_, _ = p.Do(bg, "x")
+			}
+		})
+	}
+	all.Wait()
+	var sum uint64
+	for _, n := range b.Status().Metrics.Fallbacks {
+		sum += n
+	}
+	require.EqualValues(t, 64*50, sum)
+	require.Len(t, b.Status().Metrics.Fallbacks, 33)
 }

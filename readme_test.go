@@ -38,9 +38,9 @@ func blocks(t *testing.T, language string) (found []string) {
 }
 
 // TestREADMECodeIsCompiled wants every Go block to stand, line by line, in a file that the tests compile: the examples of this
-// package, whose output is checked too, or a program of examples/.
+// package or of alert, whose output is checked too, or a program of examples/.
 func TestREADMECodeIsCompiled(t *testing.T) {
-	files := []string{"example_test.go"}
+	files := []string{"example_test.go", "alert/example_test.go"}
 	_ = filepath.WalkDir("examples", func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, ".go") {
 			files = append(files, path)
@@ -207,4 +207,28 @@ func replaceTable(t *testing.T, marker, table string) {
 		return
 	}
 	require.Equal(t, table, old, "README.md: go test -run %s -update", t.Name())
+}
+
+// TestREADMERiskTable holds the table of weights to the code. With -update it is written again.
+func TestREADMERiskTable(t *testing.T) {
+	var table strings.Builder
+	table.WriteString("| part | points | because |\n|---|---|---|\n")
+	var sum float64
+	for _, p := range riskParts {
+		sum += p.weight
+		fmt.Fprintf(&table, "| %s | up to %g | %s. |\n", p.name, p.weight, p.why)
+	}
+	require.InDelta(t, 100, sum, 0)
+	table.WriteString("\n| state | points |\n|---|---|\n")
+	for s, r := range stateRisks {
+		fmt.Fprintf(&table, "| `%s` | %g |\n", State(s), r.fraction*riskParts[0].weight)
+	}
+	fmt.Fprintf(&table, "| `closed`, in a ramp | %g |\n", rampRisk*riskParts[0].weight)
+	defaults := RiskThresholds{}.resolve(&Config{})
+	fmt.Fprintf(&table, "\n| level | from | because |\n|---|---|---|\n")
+	fmt.Fprintf(&table, "| `%s` | 0 | nothing to do |\n", RiskLow)
+	fmt.Fprintf(&table, "| `%s` | %d | four failures in a row of five, a recovery in a ramp, a hold |\n", RiskMedium, defaults.Medium)
+	fmt.Fprintf(&table, "| `%s` | %d | any opening: callers are refused |\n", RiskHigh, defaults.High)
+	fmt.Fprintf(&table, "| `%s` | %d | an opening by failures that a second trial could not end, or that refused a tenth of all calls |\n", RiskCritical, defaults.Critical)
+	replaceTable(t, "risk", table.String())
 }

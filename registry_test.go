@@ -60,6 +60,7 @@ func TestAThousandGoroutinesAskingForOneNewNameGetOneBreaker(t *testing.T) {
 	}
 	wg.Wait()
 	require.Len(t, maps.Collect(func(yield func(any, any) bool) { seen.Range(yield) }), 1)
+	require.Zero(t, r.Unregistered())
 }
 
 func TestAHundredThousandNamesAreBoundedAndNothingThatMattersIsForgotten(t *testing.T) {
@@ -181,6 +182,7 @@ func TestBadNamesAreCutAndToldApart(t *testing.T) {
 		require.Same(t, b, found)
 	}
 	require.Equal(t, strings.Repeat("n", 256), r.Breaker(strings.Repeat("n", 256)).Name(), "a good name stays as it is")
+	require.Equal(t, "#e3b0c44298fc1c14", r.Breaker("").Name(), "half of the SHA-256 of nothing")
 	require.True(t, r.Remove("\xff"))
 	require.False(t, r.Remove("\xff"))
 }
@@ -359,6 +361,57 @@ func TestAFullRegistryFindsTheOneThatBecameIdle(t *testing.T) {
 		}
 	}
 	require.Less(t, asked, 2*size/packedSearch, "each search goes on where the last one ended")
+}
+
+func TestARegistryThatWasFullSearchesWhollyAgain(t *testing.T) {
+	const size = 3 * packedSearch
+	r := newRegistry(t, RegistryConfig{MaxBreakers: size})
+	for i := range size {
+		r.Breaker(fmt.Sprint(i)).Trip("")
+	}
+	r.Breaker("one too many")
+	for _, b := range r.All() {
+		b.Reset("")
+	}
+	r.Breaker("new") // finds room at once
+	idle := r.ring[(r.hand+size-1)%size].breaker
+	for name, b := range r.All() {
+		r.Breaker(name)
+		if b != idle {
+			b.Trip("")
+		}
+	}
+	require.Same(t, r.Breaker("newer"), r.Breaker("newer"), "the last place that the hand comes to")
+}
+
+func TestANewServiceTakesThePlaceOfAnIdleBreaker(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{MaxBreakers: 3})
+	for i := range 3 {
+		r.Breaker(fmt.Sprint("tenant-", i))
+	}
+	require.NoError(t, r.Apply(RegistryConfig{MaxBreakers: 3, Services: map[string]Config{"db": {}}}))
+	require.Len(t, maps.Collect(r.All()), 3)
+}
+
+func TestTheOneThatWasNotUsedMakesRoom(t *testing.T) {
+	for unused := range 2 {
+		r := newRegistry(t, RegistryConfig{MaxBreakers: 3})
+		for _, name := range []string{"a", "b", "c", "a", "b", "c", "d"} { // d takes the mark of use from all, and the place of one
+			r.Breaker(name)
+		}
+		var kept []string
+		for _, m := range r.ring {
+			if m.name != "d" {
+				kept = append(kept, m.name)
+			}
+		}
+		require.Len(t, kept, 2)
+		r.Breaker("d")
+		r.Breaker(kept[1-unused])
+		r.Breaker("e")
+		require.NotContains(t, maps.Collect(r.All()), kept[unused])
+		require.Contains(t, maps.Collect(r.All()), kept[1-unused])
+	}
 }
 
 func BenchmarkNewNameInAFullRegistry(b *testing.B) {

@@ -359,7 +359,7 @@ func TestTheCallersContextOutranksTheAnswer(t *testing.T) {
 func TestNetworkErrorsAreFailures(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
 		llm := newFakeLLM(t, Config{}, nil)
-		llm.Server.Listener.Close()
+		llm.Listener.Close()
 		_, err := llm.post(t.Context())
 		require.Error(t, err)
 		require.Equal(t, oneFailure, llm.outcomes())
@@ -916,10 +916,12 @@ func TestTheStallClockRunsOnlyDuringRead(t *testing.T) {
 		from, to := io.Pipe()
 		reg, err := NewRegistry(RegistryConfig{})
 		require.NoError(t, err)
-		var sent context.Context
+		var cancelled atomic.Bool
 		tr := NewTransport(reg, roundTripper(func(r *http.Request) (*http.Response, error) {
-			sent = r.Context()
-			context.AfterFunc(sent, func() { _ = to.CloseWithError(sent.Err()) })
+			context.AfterFunc(r.Context(), func() {
+				cancelled.Store(true)
+				_ = to.CloseWithError(context.Canceled)
+			})
 			return &http.Response{StatusCode: 200, ContentLength: -1, Header: http.Header{"Content-Type": {sse}}, Body: from, Request: r}, nil
 		}), FirstContentLimit(10*time.Second), StallLimit(time.Second))
 		req, err := http.NewRequest(http.MethodPost, "http://x", nil)
@@ -945,7 +947,7 @@ func TestTheStallClockRunsOnlyDuringRead(t *testing.T) {
 			require.NoError(t, read(900*time.Millisecond, claudeDelta))
 		}
 		require.NoError(t, read(600*time.Millisecond, ": comment\n\n"))
-		require.NoError(t, sent.Err())
+		require.False(t, cancelled.Load())
 		begun := time.Now()
 		err = read(0, "")
 		require.EqualError(t, err, `breaker: "http://x" sent no content for 1s`)
@@ -963,4 +965,33 @@ func TestAnAnswerClosedUnreadIsASuccessUnlessItIsAStream(t *testing.T) {
 		require.NoError(t, resp.Body.Close())
 		require.Equal(t, want, llm.outcomes(), kind)
 	}
+}
+
+// TestWhatIsKnownCountsAtOnce: an error need not end for its verdict.
+func TestWhatIsKnownCountsAtOnce(t *testing.T) {
+	t.Run("an error event", func(t *testing.T) {
+		llm := newFakeLLM(t, Config{}, stream(sse, claudeStart, overloaded, rest))
+		resp, err := llm.post(t.Context())
+		require.NoError(t, err)
+		_, err = io.ReadFull(resp.Body, make([]byte, len(claudeStart+overloaded)))
+		require.NoError(t, err)
+		require.Equal(t, oneFailure, llm.outcomes())
+		require.NoError(t, resp.Body.Close())
+	})
+	t.Run("an error answer whose JSON is whole", func(t *testing.T) {
+		llm := newFakeLLM(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = io.WriteString(w, `{"error":{"type":"overloaded_error"}}`)
+			w.(http.Flusher).Flush()
+			silence(w, r)
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		resp, err := llm.post(ctx)
+		require.NoError(t, err)
+		require.NoError(t, ctx.Err(), "it did not wait for more")
+		require.Equal(t, oneFailure, llm.outcomes())
+		require.NoError(t, resp.Body.Close())
+	})
 }

@@ -115,3 +115,14 @@ func TestWatchReturnsAtOnceWhenItsContextIsDone(t *testing.T) {
 	stop()
 	require.ErrorIs(t, r.Watch(ctx, "missing.yaml"), context.Canceled)
 }
+
+func TestWatchSaysWhyAFileCannotBeRead(t *testing.T) {
+	watched(t, oneService, func(_ *Registry, path string, logs *observer.ObservedLogs) {
+		logs.TakeAll()
+		require.NoError(t, os.Remove(path))
+		wait(3 * time.Second)
+		told := logs.FilterMessageSnippet("not reloaded")
+		require.Equal(t, 1, told.Len())
+		require.Contains(t, told.All()[0].ContextMap()["error"], "no such file")
+	})
+}

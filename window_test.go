@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -169,6 +170,27 @@ func TestAWindowOfCallsForgetsTheOldest(t *testing.T) {
 	}
 }
 
+func TestAResizedWindowOfCallsKeepsTheOrder(t *testing.T) {
+	for _, size := range []int{64, 65, 200} {
+		for _, n := range []int{size - 1, size, size + 30, 3 * size} {
+			from, to := Config{WindowCalls: size}, Config{WindowCalls: 2 * size}
+			w := newTally(&from)
+			var list []entry
+			for i := range n {
+				list = append(list, entry{0, i*i%7 < 3})
+				w.add(0, 1, list[i].marked)
+			}
+			list = list[max(0, n-size):]
+			w = w.resized(&to, 0)
+			for i := range 2 * size {
+				requireTally(t, list, &to, &w, 0)
+				list = append(list, entry{0, i%3 == 0})
+				w.add(0, 1, i%3 == 0)
+			}
+		}
+	}
+}
+
 // However many calls are in flight, and however they are spread, a breaker keeps as many groups of them as fit SlowCallDuration.
 func TestCallsInFlightTakeBoundedMemory(t *testing.T) {
 	cfg, err := Config{SlowCallDuration: time.Second, SlowCallRateThreshold: Off}.resolve()
@@ -230,4 +252,15 @@ func TestOnlyMonotonicDifferencesAnywhere(t *testing.T) {
 		})
 	}
 	require.Equal(t, []string{"breaker.go Now", "breaker.go Since", "errors.go Until"}, reads)
+}
+
+func TestTheFarFutureIsNever(t *testing.T) {
+	never := time.Duration(math.MaxInt64)
+	require.Equal(t, never, plus(never, 1))
+	require.Equal(t, never, plus(never-5, 6))
+	require.Equal(t, never-1, plus(never-5, 4))
+	cfg := Config{OpenTimeout: never, MaxOpenTimeout: never, OpenTimeoutJitter: math.Nextafter(1, 0)}
+	require.Equal(t, never, cfg.openFor(100, math.Nextafter(1, 0)))
+	cfg.OpenTimeout = never/2 + 1
+	require.Equal(t, never, cfg.openFor(1, 0))
 }

@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/failfast-go/breaker v0.0.0
+	github.com/failfast-go/breaker/alert v0.0.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/openai/openai-go/v3 v3.96.0
 	github.com/philippgille/chromem-go v0.7.0
@@ -32,10 +33,12 @@ require (
 	github.com/tidwall/match v1.1.1 // indirect
 	github.com/tidwall/pretty v1.2.1 // indirect
 	github.com/tidwall/sjson v1.2.5 // indirect
+	github.com/wneessen/go-mail v0.8.1 // indirect
 	go.uber.org/atomic v1.12.0 // indirect
 	go.uber.org/goleak v1.3.0 // indirect
 	go.uber.org/multierr v1.10.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/crypto v0.57.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.42.0 // indirect
@@ -44,4 +47,7 @@ require (
 	modernc.org/memory v1.12.1 // indirect
 )
 
-replace github.com/failfast-go/breaker => ../
+replace (
+	github.com/failfast-go/breaker => ../
+	github.com/failfast-go/breaker/alert => ../alert
+)

@@ -28,7 +28,7 @@ import (
 //
 // Without the variable it is one short round, which shows only that all parts work.
 func TestOverhead(t *testing.T) {
-	rounds, length := 1, 100*time.Millisecond
+	rounds, length := 1, time.Second
 	if text := os.Getenv("GATEWAY_OVERHEAD"); text != "" {
 		var err error
 		rounds, err = strconv.Atoi(text)
@@ -132,7 +132,7 @@ func playLoad(args []string) {
 	var callers sync.WaitGroup
 	var mu sync.Mutex
 	var took []time.Duration
-	failed := 0
+	failed, last := 0, errNotWhole
 	begun := time.Now()
 	for range loadCallers {
 		callers.Go(func() {
@@ -141,6 +141,7 @@ func playLoad(args []string) {
 				mu.Lock()
 				if took = append(took, own...); err != nil {
 					failed++
+					last = err
 				}
 				mu.Unlock()
 			}
@@ -148,7 +149,7 @@ func playLoad(args []string) {
 	}
 	callers.Wait()
 	if len(took) == 0 {
-		fail(errNotWhole)
+		fail(last)
 	}
 	rate := float64(len(took)) / time.Since(begun).Seconds()
 	slices.Sort(took)

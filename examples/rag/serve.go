@@ -61,16 +61,21 @@ func serve(ctx context.Context, address string, s *service.Service, log *zap.Log
 	if err != nil {
 		return fmt.Errorf("cannot listen: %w; choose another address with -addr", err)
 	}
+	url := "http://" + listener.Addr().String()
+	alerts, err := startAlerts(s.Alerts(), s.Breakers(), url, log)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
-	log.Info("serving", zap.String("url", "http://"+listener.Addr().String()), zap.Int("passages", s.Vectors.Count()))
+	log.Info("serving", zap.String("url", url), zap.Int("passages", s.Vectors.Count()))
 	select {
 	case err := <-ended:
-		return err
+		return errors.Join(err, alerts.Close(ctx))
 	case <-ctx.Done():
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	return server.Shutdown(grace)
+	return errors.Join(server.Shutdown(grace), alerts.Close(grace))
 }

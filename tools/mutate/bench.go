@@ -3,15 +3,19 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -19,28 +23,31 @@ import (
 // bench compiles mutants and runs the tests on them.
 type bench struct {
 	dir     string // of the package
+	name    string // of the package
 	scratch string
 	cache   string    // a build cache of its own, since each mutant leaves megabytes in it; empty for that of the go command
 	begun   time.Time // what is newer in the cache is of mutants
-	skip    string
-	quick   []string      // arguments that leave out the slow tests
-	slow    []string      // arguments for only these; nil when there are none
-	timeout time.Duration // for the quick tests; the slow ones get slowTook more
-	covered []block
-
-	slowTook time.Duration
+	timeout time.Duration
+	tests   []test  // the quickest first
+	blocks  []block // of all files
 }
 
-// block is a stretch of code that some test runs, or not, by line and column.
+// test is a test of the package, by itself.
+type test struct {
+	name string
+	took time.Duration
+	runs map[block]bool // the code that it runs
+}
+
+// block is a stretch of code that runs as one, by line and column.
 type block struct {
 	file               string
 	fromLine, fromCol  int
 	untilLine, untilCo int
-	run                bool
 }
 
-// newBench runs the tests without any change: they must pass, and show what they cover and how long they take.
-func newBench(ctx context.Context, o options) (*bench, error) {
+// newBench runs each test by itself, without any change: it must pass, and shows what it runs and how long it takes.
+func newBench(ctx context.Context, o options, p *sources) (*bench, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return nil, err
@@ -49,61 +56,96 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{dir: dir, scratch: scratch, begun: time.Now(), skip: o.skip, timeout: o.timeout}
+	b := &bench{dir: dir, name: p.name, scratch: scratch, begun: time.Now(), timeout: o.timeout}
 	if o.cache != "" {
 		if b.cache, err = filepath.Abs(o.cache); err != nil {
 			return nil, err
 		}
 	}
-	profile := filepath.Join(scratch, "cover.out")
-	if out, err := b.command(ctx, "go", "test", "-short", "-vet=off", "-count=1", "-skip", b.skip, "-coverprofile", profile, ".").CombinedOutput(); err != nil {
-		b.close()
-		return nil, fmt.Errorf("the tests fail without any change: %w\n%s", err, out)
-	}
-	if b.covered, err = readProfile(profile); err != nil {
+	if err := b.survey(ctx, o); err != nil {
 		b.close()
 		return nil, err
 	}
-	return b, b.measure(ctx)
+	return b, nil
 }
 
-// slowTest is from when on a test is tried last, on mutants that all others have let pass.
-const slowTest = 200 * time.Millisecond
-
-var passed = regexp.MustCompile(`(?m)^--- PASS: (\w+) \(([0-9.]+)s\)$`)
-
-// measure compiles the tests as they are and times them.
-func (b *bench) measure(ctx context.Context) error {
-	plain := filepath.Join(b.scratch, "plain.test")
-	if out, err := b.command(ctx, "go", "test", "-c", "-vet=off", "-o", plain, ".").CombinedOutput(); err != nil {
+func (b *bench) survey(ctx context.Context, o options) error {
+	binary := filepath.Join(b.scratch, "cover.test")
+	if out, err := b.command(ctx, "go", "test", "-c", "-vet=off", "-cover", "-o", binary, ".").CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
-	start := time.Now()
-	out, err := b.tests(ctx, plain, 10*time.Minute, "-test.v", "-test.skip", b.skip).CombinedOutput()
+	list, err := b.command(ctx, binary, "-test.list", "^(Test|Example|Fuzz)").CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%w\n%s", err, out)
+		return fmt.Errorf("%w\n%s", err, list)
 	}
-	took := time.Since(start)
-	var slow []string
-	for _, m := range passed.FindAllSubmatch(out, -1) {
-		if s, err := strconv.ParseFloat(string(m[2]), 64); err == nil && s >= slowTest.Seconds() {
-			slow = append(slow, string(m[1]))
-			b.slowTook += time.Duration(5 * s * float64(time.Second))
+	skip, err := regexp.Compile(o.skip)
+	if err != nil {
+		return err
+	}
+	for _, name := range strings.Fields(string(list)) {
+		if o.skip == "" || !skip.MatchString(name) {
+			b.tests = append(b.tests, test{name: name})
 		}
 	}
-	b.quick = []string{"-test.skip", b.skip}
-	if len(slow) > 0 {
-		only := "^(" + strings.Join(slow, "|") + ")$"
-		b.slow = []string{"-test.run", only, "-test.skip", b.skip}
-		b.quick = []string{"-test.skip", strings.TrimPrefix(b.skip+"|"+only, "|")}
+	failed := make([]error, len(b.tests))
+	inParallel(o.jobs, len(b.tests), func(i int) { failed[i] = b.observe(ctx, binary, i) })
+	if err := errors.Join(failed...); err != nil {
+		return fmt.Errorf("the tests fail without any change: %w", err)
 	}
-	if b.timeout == 0 {
-		b.timeout = max(10*time.Second, 5*took-b.slowTook)
-	}
+	slices.SortStableFunc(b.tests, func(a, b test) int { return cmp.Compare(a.took, b.took) })
+	last := b.tests[len(b.tests)-1]
+	fmt.Printf("%d tests, the longest is %s: %v\n", len(b.tests), last.name, last.took.Round(time.Millisecond))
 	b.begun = time.Now()
-	fmt.Printf("the tests take %v, a mutant gets %v and %v more for those tried last: %s\n",
-		took.Round(10*time.Millisecond), b.timeout.Round(time.Second), b.slowTook.Round(time.Second), strings.Join(slow, " "))
 	return nil
+}
+
+// observe runs one test and notes what it covers. How long the program takes to start is of no interest.
+func (b *bench) observe(ctx context.Context, binary string, i int) error {
+	t := &b.tests[i]
+	profile := filepath.Join(b.scratch, t.name+".cover")
+	out, err := b.limited(ctx, binary, 10*time.Minute, "-test.v", "-test.run", "^"+t.name+"$", "-test.coverprofile", profile).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w\n%s", t.name, err, out)
+	}
+	if m := passed.FindSubmatch(out); m != nil {
+		if t.took, err = time.ParseDuration(string(m[1]) + "s"); err != nil {
+			return err
+		}
+	}
+	blocks, counts, err := readProfile(profile)
+	if err != nil {
+		return err
+	}
+	t.runs = map[block]bool{}
+	for j, c := range blocks {
+		if counts[j] > 0 {
+			t.runs[c] = true
+		}
+	}
+	if i == 0 {
+		b.blocks = blocks
+	}
+	return os.Remove(profile)
+}
+
+var passed = regexp.MustCompile(`(?m)^--- PASS: \w+ \(([0-9.]+)s\)$`)
+
+// inParallel calls f with 0 to n-1, so many at a time.
+func inParallel(jobs, n int, f func(i int)) {
+	queue := make(chan int)
+	var workers sync.WaitGroup
+	for range jobs {
+		workers.Go(func() {
+			for i := range queue {
+				f(i)
+			}
+		})
+	}
+	for i := range n {
+		queue <- i
+	}
+	close(queue)
+	workers.Wait()
 }
 
 // close removes the mutants and what they left in the cache; the dependencies stay there for the next run.
@@ -131,8 +173,8 @@ func (b *bench) command(ctx context.Context, name string, args ...string) *exec.
 	return cmd
 }
 
-// tests runs a test binary with bounded memory: a mutant may allocate for ever.
-func (b *bench) tests(ctx context.Context, binary string, timeout time.Duration, args ...string) *exec.Cmd {
+// limited runs a test binary with bounded memory: a mutant may allocate for ever.
+func (b *bench) limited(ctx context.Context, binary string, timeout time.Duration, args ...string) *exec.Cmd {
 	args = append([]string{"-c", `ulimit -v 8000000; exec "$0" "$@"`, binary, "-test.short", "-test.failfast", "-test.timeout", timeout.String()}, args...)
 	cmd := b.command(ctx, "sh", args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -140,41 +182,135 @@ func (b *bench) tests(ctx context.Context, binary string, timeout time.Duration,
 	return cmd
 }
 
-// try decides the fate of one mutant.
-func (b *bench) try(ctx context.Context, m *mutant, src []byte) (fate, error) {
-	if !b.isCovered(m, src) {
-		return uncovered, nil
-	}
-	dir, err := os.MkdirTemp(b.scratch, "m-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(dir)
-	changed, binary, overlay := filepath.Join(dir, m.File), filepath.Join(dir, "m.test"), filepath.Join(dir, "overlay.json")
-	replace, _ := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(b.dir, m.File): changed}})
-	for name, text := range map[string][]byte{changed: m.apply(src), overlay: replace} {
-		if err := os.WriteFile(name, text, 0o600); err != nil {
-			return "", err
-		}
-	}
-	if out, err := b.command(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", binary, ".").CombinedOutput(); err != nil {
-		if !bytes.Contains(out, []byte(m.File+":")) {
-			return "", fmt.Errorf("%w\n%s", err, out)
-		}
-		return invalid, nil
-	}
-	f, err := b.judge(ctx, binary, b.timeout, b.quick)
-	if f == survived && b.slow != nil {
-		return b.judge(ctx, binary, b.timeout+b.slowTook, b.slow)
-	}
-	return f, err
+// program is a compiled test binary that holds one mutant, or many to choose from.
+type program struct {
+	binary string
+	flaky  map[string]bool // tests that fail in it without any change, such as those that count allocations
 }
 
-// judge runs some of the tests on a mutant.
-func (b *bench) judge(ctx context.Context, binary string, timeout time.Duration, which []string) (fate, error) {
+// compile builds the tests with one file of the package replaced. What the compiler says against that file is returned.
+func (b *bench) compile(ctx context.Context, file string, text []byte) (binary, complaints string, err error) {
+	dir, err := os.MkdirTemp(b.scratch, "m-")
+	if err != nil {
+		return "", "", err
+	}
+	changed, added, overlay := filepath.Join(dir, file), filepath.Join(dir, "chooser.go"), filepath.Join(dir, "overlay.json")
+	binary = filepath.Join(dir, "m.test")
+	replace, _ := json.Marshal(map[string]map[string]string{"Replace": {
+		filepath.Join(b.dir, file): changed, filepath.Join(b.dir, "mutant__chooser.go"): added,
+	}})
+	for name, text := range map[string][]byte{changed: text, added: chooser(b.name), overlay: replace} {
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			return "", "", err
+		}
+	}
+	out, err := b.command(ctx, "go", "test", "-c", "-vet=off", "-gcflags=-e", "-ldflags=-s -w", "-overlay", overlay, "-o", binary, ".").CombinedOutput()
+	switch {
+	case err == nil:
+		return binary, "", nil
+	case bytes.Contains(out, []byte(file+":")):
+		return "", string(out), nil
+	}
+	return "", "", fmt.Errorf("%w\n%s", err, out)
+}
+
+// assemble compiles all mutants of the bodies of a file's functions into one program, and sorts out those that do not compile.
+func (b *bench) assemble(ctx context.Context, file string, src []byte, mutants []*mutant) (p program, valid []*variant, bad []*mutant, err error) {
+	for i, m := range mutants {
+		valid = append(valid, &variant{mutant: m, number: i + 1})
+	}
+	place := regexp.MustCompile(regexp.QuoteMeta(file) + `:(\d+):`)
+	for len(valid) > 0 {
+		text, err := within(src, valid)
+		if err != nil {
+			return p, nil, nil, err
+		}
+		binary, complaints, err := b.compile(ctx, file, text)
+		if err != nil {
+			return p, nil, nil, err
+		}
+		if complaints == "" {
+			p.binary = binary
+			break
+		}
+		before := len(valid)
+		for _, m := range place.FindAllStringSubmatch(complaints, -1) {
+			line, _ := strconv.Atoi(m[1])
+			valid = slices.DeleteFunc(valid, func(v *variant) bool {
+				hit := v.first <= line && line <= v.last
+				if hit {
+					bad = append(bad, v.mutant)
+				}
+				return hit
+			})
+		}
+		if len(valid) == before {
+			return p, nil, nil, fmt.Errorf("%s does not compile with variants of its functions:\n%s", file, complaints)
+		}
+	}
+	return p, valid, bad, nil
+}
+
+// settle finds the tests that fail in a program whatever the mutant.
+func (b *bench) settle(ctx context.Context, p *program) error {
+	p.flaky = map[string]bool{}
+	for {
+		out, err := b.limited(ctx, p.binary, 10*time.Minute, "-test.run", b.only(b.tests, p)).CombinedOutput()
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		m := failing.FindSubmatch(out)
+		if m == nil || p.flaky[string(m[1])] {
+			return fmt.Errorf("the tests fail without any change: %w\n%s", err, out)
+		}
+		fmt.Printf("          left out for this file, since it fails with the variants beside: %s\n", m[1])
+		p.flaky[string(m[1])] = true
+	}
+}
+
+var failing = regexp.MustCompile(`(?m)^--- FAIL: (\w+)`)
+
+func (b *bench) only(tests []test, p *program) string {
+	var names []string
+	for _, t := range tests {
+		if !p.flaky[t.name] {
+			names = append(names, t.name)
+		}
+	}
+	return "^(" + strings.Join(names, "|") + ")$"
+}
+
+// stages divide the tests by how long they take: what slow ones could notice, quick ones have mostly noticed before.
+var stages = []time.Duration{20 * time.Millisecond, 300 * time.Millisecond, time.Hour}
+
+// judge runs the tests that reach a mutant on it, the quick ones first.
+func (b *bench) judge(ctx context.Context, p *program, number int, tests []test) (fate, error) {
+	for _, longest := range stages {
+		var now []test
+		var sum time.Duration
+		for len(tests) > 0 && tests[0].took < longest {
+			now, sum, tests = append(now, tests[0]), sum+tests[0].took, tests[1:]
+		}
+		if len(now) == 0 {
+			continue
+		}
+		timeout := b.timeout
+		if timeout == 0 {
+			timeout = max(8*time.Second, 20*sum)
+		}
+		if f, err := b.runOn(ctx, p, number, timeout, now); f != survived || err != nil {
+			return f, err
+		}
+	}
+	return survived, nil
+}
+
+func (b *bench) runOn(ctx context.Context, p *program, number int, timeout time.Duration, tests []test) (fate, error) {
 	limited, cancel := context.WithTimeout(ctx, timeout+5*time.Second) // the binary's own limit does not hold while it never yields
 	defer cancel()
-	out, err := b.tests(limited, binary, timeout, which...).CombinedOutput()
+	cmd := b.limited(limited, p.binary, timeout, "-test.run", b.only(tests, p))
+	cmd.Env = append(cmd.Environ(), fmt.Sprintf("%s=%d", selector, number))
+	out, err := cmd.CombinedOutput()
 	switch {
 	case ctx.Err() != nil:
 		return "", ctx.Err()
@@ -186,28 +322,33 @@ func (b *bench) judge(ctx context.Context, binary string, timeout time.Duration,
 	return killed, nil
 }
 
-// isCovered reports whether a test runs the change. Code outside functions is in no block and always runs.
-func (b *bench) isCovered(m *mutant, src []byte) bool {
+// reaching returns the tests that run a mutant. Code outside functions is in no block: everything may depend on it.
+func (b *bench) reaching(m *mutant, src []byte) []test {
 	col := m.start - strings.LastIndex(string(src[:m.start]), "\n")
-	inBlock := false
-	for _, c := range b.covered {
+	var around []block
+	for _, c := range b.blocks {
 		before := m.line < c.fromLine || m.line == c.fromLine && col < c.fromCol
 		after := m.line > c.untilLine || m.line == c.untilLine && col >= c.untilCo
-		if c.file != m.File || before || after {
-			continue
+		if c.file == m.File && !before && !after {
+			around = append(around, c)
 		}
-		if c.run {
-			return true
-		}
-		inBlock = true
 	}
-	return !inBlock
+	if len(around) == 0 {
+		return b.tests
+	}
+	var reach []test
+	for _, t := range b.tests {
+		if slices.ContainsFunc(around, func(c block) bool { return t.runs[c] }) {
+			reach = append(reach, t)
+		}
+	}
+	return reach
 }
 
-func readProfile(path string) (blocks []block, err error) {
+func readProfile(path string) (blocks []block, counts []int, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
@@ -215,13 +356,12 @@ func readProfile(path string) (blocks []block, err error) {
 		if !found {
 			continue
 		}
-		var c block
+		c := block{file: filepath.Base(name) + ".go"}
 		var statements, count int
 		if _, err := fmt.Sscanf(rest, "%d.%d,%d.%d %d %d", &c.fromLine, &c.fromCol, &c.untilLine, &c.untilCo, &statements, &count); err != nil {
-			return nil, fmt.Errorf("%s: %q: %w", path, lines.Text(), err)
+			return nil, nil, fmt.Errorf("%s: %q: %w", path, lines.Text(), err)
 		}
-		c.file, c.run = filepath.Base(name)+".go", count > 0
-		blocks = append(blocks, c)
+		blocks, counts = append(blocks, c), append(counts, count)
 	}
-	return blocks, nil
+	return blocks, counts, nil
 }

@@ -4,8 +4,10 @@
 //	mutate [flags] [file.go ...]    in the folder of the package; without files all of them
 //
 // Changes: conditions negated, comparisons moved by one or turned round, other operators swapped, constants changed,
-// statements removed, results replaced by zero values. A change that does not compile is no mutant. Each one is compiled with
-// go test -overlay, so the files themselves are never touched; a mutant that hangs counts as noticed.
+// statements removed, results replaced by zero values. A change that does not compile is no mutant. All mutants of a file's
+// functions are compiled into one program, which is run for each of them; those of other declarations have one each. That is
+// done with go test -overlay, so the files themselves are never touched. A mutant meets the tests that run its line, the quick
+// ones first; one that hangs counts as noticed.
 //
 // Results are kept, so an interrupted run goes on where it was: a noticed mutant stays so while its file is unchanged, one
 // that survived is tried again as soon as any file of the package has changed. Mutants that cannot be told from the code are
@@ -17,6 +19,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"go/parser"
+	"go/token"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -45,7 +49,7 @@ func main() {
 	flag.StringVar(&o.equivalent, "equivalent", "tools/mutate/equivalent.txt", "`file` that lists equivalent mutants with the reason")
 	flag.StringVar(&o.skip, "skip", "", "leave out the tests that match this `regexp`")
 	flag.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "mutants at a time")
-	flag.DurationVar(&o.timeout, "timeout", 0, "for the tests of one mutant; 0 is five times what they take without one, at least 10s")
+	flag.DurationVar(&o.timeout, "timeout", 0, "for the tests of one mutant; 0 is twenty times what they take without one, at least 8s")
 	flag.Float64Var(&o.minimum, "min", 0, "exit with status 1 when the score is below so many `percent`")
 	flag.BoolVar(&o.fresh, "fresh", false, "forget earlier results")
 	flag.BoolVar(&o.list, "list", false, "list the mutants and run nothing")
@@ -92,6 +96,7 @@ func run(ctx context.Context, o options) (score float64, err error) {
 
 // sources are the package's files that can be mutated.
 type sources struct {
+	name    string            // of the package
 	text    map[string][]byte // by base name
 	hash    map[string]string
 	all     string // hash of every Go file, tests included
@@ -118,6 +123,7 @@ func loadPackage(files []string) (*sources, error) {
 			continue
 		}
 		p.text[name], p.hash[name] = src, hash(src)
+		p.name = packageName(src)
 		if len(files) == 0 || contains(files, name) {
 			p.mutants = append(p.mutants, mutants...)
 		}
@@ -138,4 +144,12 @@ func contains(files []string, name string) bool {
 		}
 	}
 	return false
+}
+
+func packageName(src []byte) string {
+	f, err := parser.ParseFile(token.NewFileSet(), "", src, parser.PackageClauseOnly)
+	if err != nil {
+		return ""
+	}
+	return f.Name.Name
 }

@@ -20,6 +20,7 @@ type mutant struct {
 	line       int
 	start, end int // the bytes replaced
 	with       string
+	inBody     bool // of a function
 }
 
 // apply returns the file with the change made.
@@ -34,6 +35,7 @@ type mutator struct {
 	src     []byte
 	lines   [][]byte
 	inside  string // name of the function
+	body    *ast.BlockStmt
 	results []*ast.FieldList
 	found   []*mutant
 	seen    map[string]int
@@ -52,10 +54,10 @@ func mutantsOf(path string) (src []byte, found []*mutant, err error) {
 	}
 	m := &mutator{fset: fset, file: filepath.Base(path), src: src, lines: bytes.Split(src, []byte("\n")), seen: map[string]int{}}
 	for _, d := range f.Decls {
-		m.inside = "package"
+		m.inside, m.body = "package", nil
 		if fn, ok := d.(*ast.FuncDecl); ok {
 			m.inside = fn.Name.Name
-			m.results = []*ast.FieldList{fn.Type.Results}
+			m.results, m.body = []*ast.FieldList{fn.Type.Results}, fn.Body
 		}
 		m.walk(d)
 	}
@@ -157,7 +159,7 @@ func (m *mutator) dropAssignment(n *ast.AssignStmt) {
 		return
 	}
 	blank := strings.TrimSuffix(strings.Repeat("_, ", len(n.Lhs)), ", ")
-	if len(n.Lhs) == 1 && m.text(n.Lhs[0]) == "_" {
+	if m.text(n.Lhs[0]) == "_" && !slices.ContainsFunc(n.Lhs, func(e ast.Expr) bool { return m.text(e) != "_" }) {
 		return
 	}
 	m.add(n.Lhs[0].Pos(), n.TokPos+token.Pos(len(n.Tok.String())), blank+" =")
@@ -178,7 +180,7 @@ func (m *mutator) zeroResults(n *ast.ReturnStmt) {
 	}
 	for i, r := range n.Results {
 		switch m.text(r) {
-		case "nil", "0", "false", `""`: // false becomes true elsewhere
+		case "nil", "0", "false", `""`, m.text(types[i]) + "{}": // false becomes true elsewhere
 		default:
 			m.add(r.Pos(), r.End(), "*new("+m.text(types[i])+")")
 		}
@@ -221,7 +223,7 @@ func (m *mutator) add(from, to token.Pos, with string) {
 	if m.seen[id]++; m.seen[id] > 1 {
 		id += fmt.Sprintf(" (%d)", m.seen[id])
 	}
-	m.found = append(m.found, &mutant{File: m.file, ID: id, line: at.Line, start: start, end: end, with: with})
+	m.found = append(m.found, &mutant{File: m.file, ID: id, line: at.Line, start: start, end: end, with: with, inBody: m.body != nil && from > m.body.Pos()})
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +31,8 @@ func TestEachKindOfChange(t *testing.T) {
 		{"n += 1", []string{"_ = 1", "n -= 1", "n += 2", "n += 0"}},
 		{"n++", []string{"n--", ""}},
 		{"x, y := f(), n*2", []string{"x, y := f(), n/2", "x, y := f(), n*3"}},
+		{"_, _ = g(), g()", nil},
+		{"return int{}, nil", nil}, // the zero value as it is
 		{"x, y = f(), 7", []string{"_, _ = f(), 7", "x, y = f(), 8"}},
 		{"defer f()", []string{""}},
 		{"for { break }", []string{"for {  }"}},
@@ -173,12 +176,120 @@ func TestTestsThatFailAnywayAreAnError(t *testing.T) {
 	}
 }
 
-func TestAnEquivalentMutantNeedsAReason(t *testing.T) {
+func TestEquivalentMutantsNeedAReason(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "equivalent.txt")
-	if err := os.WriteFile(path, []byte("a.go f: x\na.go g: y\n\tbecause\n"), 0o600); err != nil {
+	read := func(text string) (map[string]string, error) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return readEquivalent(path)
+	}
+	got, err := read("# why\na.go f: x\na.go g: y\n\tbecause\n\tof this\n\na.go h: z\n\tsince\n")
+	if want := map[string]string{"a.go f: x": "because of this ", "a.go g: y": "because of this ", "a.go h: z": "since "}; err != nil || !maps.Equal(got, want) {
+		t.Errorf("%q %v", got, err)
+	}
+	if _, err := read("a.go f: x\n\tbecause\na.go g: y\n"); err == nil || !strings.Contains(err.Error(), "a.go g") {
+		t.Errorf("%v", err)
+	}
+}
+
+// shapes are the forms that a function's head can have; each function holds a mutant that its test notices.
+const shapes = `package shapes
+
+type pair[A, B any] struct {
+	first  A
+	second B
+}
+
+func (pair[_, _]) size() int { return 2 }
+
+func (p *pair[A, _]) swap(a A) (old A) {
+	old, p.first = p.first, a
+	return
+}
+
+func sum[T ~int](start T, rest ...T) T {
+next:
+	for _, r := range rest {
+		if r < 0 {
+			continue next
+		}
+		start += r
+	}
+	return start
+}
+
+func second(_ int, n int) (int, error) { return n + 1, nil }
+
+func third(int, string, bool) int { return 3 }
+
+var log []string
+
+func note(s string) { log = append(log, s) }
+
+func bad(n int) int {
+	m := n
+	m = 4
+	return m
+}
+`
+
+const shapesTest = `package shapes
+
+import "testing"
+
+func TestShapes(t *testing.T) {
+	p := &pair[int, string]{first: 1}
+	if p.size() != 2 || p.swap(5) != 1 || p.first != 5 {
+		t.Error(p)
+	}
+	if n := sum(1, 2, -3, 4); n != 7 {
+		t.Error(n)
+	}
+	if n, err := second(9, 1); n != 2 || err != nil {
+		t.Error(n, err)
+	}
+	if third(0, "", false) != 3 || bad(1) != 4 {
+		t.Error()
+	}
+	if note("x"); len(log) != 1 {
+		t.Error(log)
+	}
+}
+`
+
+func TestFunctionsOfEveryShapeHaveVariants(t *testing.T) {
+	writeFiles(t, map[string]string{"go.mod": "module shapes\n\ngo 1.26\n", "a.go": shapes, "a_test.go": shapesTest})
+	t.Setenv("GOWORK", "off")
+	o := options{kept: "mutants.json", jobs: 2, timeout: 2 * time.Second}
+	if _, err := run(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readEquivalent(path); err == nil || !strings.Contains(err.Error(), "a.go f") {
-		t.Errorf("%v", err)
+	p, err := loadPackage(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := openResults(o.kept, p, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.file.Close()
+	want := map[string]fate{
+		"a.go size: `2` -> `3` in `func (pair[_, _]) size() int { return 2 }`":                      killed,
+		"a.go swap: `old, p.first =` -> `_, _ =` in `old, p.first = p.first, a`":                    killed,
+		"a.go sum: `start +=` -> `_ =` in `start += r`":                                             killed,
+		"a.go sum: without `continue next`":                                                         invalid, // the label has no use
+		"a.go second: `+` -> `-` in `func second(_ int, n int) (int, error) { return n + 1, nil }`": killed,
+		"a.go third: `3` -> `4` in `func third(int, string, bool) int { return 3 }`":                killed,
+		"a.go note: `log =` -> `_ =` in `func note(s string) { log = append(log, s) }`":             killed,
+		"a.go bad: `m =` -> `_ =` in `m = 4`":                                                       killed,
+	}
+	for id, f := range want {
+		if got := r.last[id].Fate; got != f {
+			t.Errorf("%s: %q, want %s", id, got, f)
+		}
+	}
+	if len(r.last) != len(p.mutants) {
+		t.Errorf("%d results for %d mutants", len(r.last), len(p.mutants))
 	}
 }

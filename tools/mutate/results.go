@@ -88,61 +88,95 @@ func (r *results) add(one result) {
 	}
 }
 
-// complete runs what has no result yet.
+// complete runs what has no result yet, file by file.
 func (r *results) complete(ctx context.Context, p *sources, o options, equivalent map[string]string) error {
-	var todo []*mutant
+	todo := map[string][]*mutant{}
+	count := 0
 	for _, m := range p.mutants {
 		if _, done := r.last[m.ID]; !done && equivalent[m.ID] == "" {
-			todo = append(todo, m)
+			todo[m.File] = append(todo[m.File], m)
+			count++
 		}
 	}
-	fmt.Printf("%d mutants, %d known, %d to run\n", len(p.mutants), len(p.mutants)-len(todo), len(todo))
-	if len(todo) == 0 {
+	fmt.Printf("%d mutants, %d known, %d to run\n", len(p.mutants), len(p.mutants)-count, count)
+	if count == 0 {
 		return nil
 	}
-	b, err := newBench(ctx, o)
+	b, err := newBench(ctx, o, p)
 	if err != nil {
 		return err
 	}
 	defer b.close()
-	queue := make(chan *mutant)
-	var workers sync.WaitGroup
-	for range o.jobs {
-		workers.Go(func() {
-			for m := range queue {
-				r.tryOne(ctx, b, m, p)
-			}
-		})
-	}
-	for i, m := range todo {
-		if i > 0 && i%50 == 0 {
-			fmt.Printf("... %d of %d\n", i, len(todo))
+	for _, file := range slices.Sorted(maps.Keys(todo)) {
+		fmt.Printf("... %s: %d\n", file, len(todo[file]))
+		if err := r.completeFile(ctx, b, p, file, todo[file], o.jobs); err != nil {
+			return err
 		}
-		select {
-		case queue <- m:
-			continue
-		case <-ctx.Done():
-		}
-		break
 	}
-	close(queue)
-	workers.Wait()
 	return nil
 }
 
+// completeFile runs the mutants of one file: those in functions from one program, those of declarations each in its own.
+func (r *results) completeFile(ctx context.Context, b *bench, p *sources, file string, todo []*mutant, jobs int) error {
+	src := p.text[file]
+	note := func(m *mutant, f fate) {
+		if f.unnoticed() {
+			fmt.Printf("%-9s %s:%d %s\n", f, m.File, m.line, m.ID)
+		}
+		r.add(result{m.ID, p.hash[m.File], p.all, f})
+	}
+	var inBodies, outside []*mutant
+	for _, m := range todo {
+		switch {
+		case len(b.reaching(m, src)) == 0:
+			note(m, uncovered)
+		case m.inBody:
+			inBodies = append(inBodies, m)
+		default:
+			outside = append(outside, m)
+		}
+	}
+	prog, variants, bad, err := b.assemble(ctx, file, src, inBodies)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(filepath.Dir(prog.binary))
+	for _, m := range bad {
+		note(m, invalid)
+	}
+	if len(variants) > 0 {
+		if err := b.settle(ctx, &prog); err != nil {
+			return err
+		}
+	}
+	inParallel(jobs, len(variants), func(i int) {
+		r.tryOne(ctx, b, &prog, variants[i].mutant, variants[i].number, src, note)
+	})
+	inParallel(jobs, len(outside), func(i int) {
+		binary, complaints, err := b.compile(ctx, file, outside[i].apply(src))
+		switch {
+		case err != nil:
+			fmt.Fprintln(os.Stderr, "mutate:", outside[i].ID, err)
+		case complaints != "":
+			note(outside[i], invalid)
+		default:
+			defer os.RemoveAll(filepath.Dir(binary))
+			r.tryOne(ctx, b, &program{binary: binary}, outside[i], 0, src, note)
+		}
+	})
+	return ctx.Err()
+}
+
 // tryOne notes the fate of a mutant. One that could not be tried stays without a result.
-func (r *results) tryOne(ctx context.Context, b *bench, m *mutant, p *sources) {
-	f, err := b.try(ctx, m, p.text[m.File])
+func (r *results) tryOne(ctx context.Context, b *bench, p *program, m *mutant, number int, src []byte, note func(*mutant, fate)) {
+	f, err := b.judge(ctx, p, number, b.reaching(m, src))
 	switch {
 	case ctx.Err() != nil:
-		return
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "mutate:", m.ID, err)
-		return
-	case f.unnoticed():
-		fmt.Printf("%-9s %s:%d %s\n", f, m.File, m.line, m.ID)
+	default:
+		note(m, f)
 	}
-	r.add(result{m.ID, p.hash[m.File], p.all, f})
 }
 
 // tally counts the mutants of a file, or of all.
@@ -194,7 +228,7 @@ func (r *results) report(out io.Writer, p *sources, equivalent map[string]string
 	return total.score()
 }
 
-// readEquivalent reads the mutants that behave like the code: a line with the ID, then indented lines that say why.
+// readEquivalent reads the mutants that behave like the code: lines with their IDs, then indented lines that say why.
 func readEquivalent(path string) (map[string]string, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -204,21 +238,25 @@ func readEquivalent(path string) (map[string]string, error) {
 		return nil, err
 	}
 	reasons := map[string]string{}
-	id := ""
+	var ids []string // that share the reason being read
+	reason := false  // the line before was one
 	for line := range strings.Lines(string(text)) {
 		switch trimmed := strings.TrimSpace(line); {
 		case trimmed == "" || line[0] == '#':
 		case line[0] == ' ' || line[0] == '\t':
-			reasons[id] += trimmed + " "
-		default:
-			if id != "" && reasons[id] == "" {
-				return nil, fmt.Errorf("%s: no reason for %s", path, id)
+			for _, id := range ids {
+				reasons[id] += trimmed + " "
 			}
-			id = trimmed
+			reason = true
+		default:
+			if reason {
+				ids, reason = nil, false
+			}
+			ids = append(ids, trimmed)
 		}
 	}
-	if id != "" && reasons[id] == "" {
-		return nil, fmt.Errorf("%s: no reason for %s", path, id)
+	if len(ids) > 0 && !reason {
+		return nil, fmt.Errorf("%s: no reason for %s", path, strings.Join(ids, ", "))
 	}
 	return reasons, nil
 }

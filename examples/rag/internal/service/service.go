@@ -22,6 +22,7 @@ type Service struct {
 	limits   Limits
 	breakers *breaker.Registry
 	fallback breaker.Fallback
+	alerts   breaker.Alerts
 
 	Vectors *vectors.Store
 	History *history.Store
@@ -51,7 +52,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{log: cfg.Log, limits: cfg.Limits.withDefaults(cfg.OllamaHost != ""), fallback: file.Fallback}
+	s := &Service{log: cfg.Log, limits: cfg.Limits.withDefaults(cfg.OllamaHost != ""), fallback: file.Fallback, alerts: file.Alerts}
 	if s.log == nil {
 		s.log = zap.NewNop()
 	}
@@ -133,6 +134,9 @@ func (s *Service) observe(reached func(string)) {
 
 // Breakers returns the registry, to watch.
 func (s *Service) Breakers() *breaker.Registry { return s.breakers }
+
+// Alerts returns who is to be told of them, as the file says.
+func (s *Service) Alerts() breaker.Alerts { return s.alerts }
 
 // Close frees what New took.
 func (s *Service) Close() error {
