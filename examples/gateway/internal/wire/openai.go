@@ -60,11 +60,16 @@ type openAIStream struct {
 	unfinished int  // choices
 	finished   bool // one of them has
 	spoken     bool // content has come
+
+	before, after []byte // of the text in the last event that was looked at closely, with its quotes
 }
 
 // Event looks closely at events until content has come, and after that only at those that could finish the answer or be an error:
 // what distinguishes them are words with their quotes, which within a JSON string would be escaped.
 func (s *openAIStream) Event(out, data []byte) ([]byte, Step, *Failure) {
+	if s.another(data) {
+		return appendEvent(out, data), Content, nil
+	}
 	if string(data) == "[DONE]" {
 		if !s.finished { // no choice has: the polite end of an answer that was cut further up
 			return out, Quiet, &Failure{Kind: Cut, Message: "the answer ended without a finish reason", Code: "answer_cut"}
@@ -76,45 +81,65 @@ func (s *openAIStream) Event(out, data []byte) ([]byte, Step, *Failure) {
 	}
 	if (s.spoken || speaks(data)) && !bytes.Contains(data, []byte(`"error"`)) && !mayFinish(data) {
 		s.spoken = true
+		s.remember(data)
 		return appendEvent(out, data), Content, nil
 	}
-	var c openAIChunk
-	if json.Unmarshal(data, &c) != nil {
-		return out, Malformed, nil
-	}
-	if isSet(c.Error) {
+	chunk := gjson.ParseBytes(data)
+	if e := chunk.Get("error"); e.Exists() && e.Type != gjson.Null {
 		return out, Quiet, Judge(200, nil, data)
 	}
-	step := s.step(&c)
+	step := s.step(chunk.Get("choices"))
 	s.spoken = s.spoken || step != Quiet
 	return appendEvent(out, data), step, nil
 }
 
-func (s *openAIStream) End(out []byte) []byte { return append(out, doneEvent...) }
-
-type openAIChunk struct {
-	Error   json.RawMessage `json:"error"`
-	Choices []struct {
-		Delta  map[string]json.RawMessage `json:"delta"`
-		Finish *string                    `json:"finish_reason"`
-	} `json:"choices"`
+// another reports whether data is the last event once more, with another text in it that is not empty and holds nothing but plain
+// characters. Most events are, and need no closer look.
+func (s *openAIStream) another(data []byte) bool {
+	if len(s.before) == 0 || len(data) <= len(s.before)+len(s.after) || !bytes.HasPrefix(data, s.before) || !bytes.HasSuffix(data, s.after) {
+		return false
+	}
+	for _, c := range data[len(s.before) : len(data)-len(s.after)] {
+		if c < ' ' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
-func (s *openAIStream) step(c *openAIChunk) Step {
-	step := Quiet
-	for _, choice := range c.Choices {
-		if choice.Finish != nil {
+// remember keeps what is around the text of an event that is valid, says something, and is neither an end nor an error.
+func (s *openAIStream) remember(data []byte) {
+	s.before, s.after = s.before[:0], s.after[:0]
+	at := bytes.Index(data, contentName)
+	if at < 0 {
+		return
+	}
+	rest := bytes.TrimLeft(data[at+len(contentName):], ": \t\r\n")
+	if len(rest) == 0 || rest[0] != '"' {
+		return
+	}
+	start := len(data) - len(rest)
+	end := endOfString(data, start)
+	s.before, s.after = append(s.before, data[:start+1]...), append(s.after, data[end:]...)
+}
+
+func (s *openAIStream) End(out []byte) []byte { return append(out, doneEvent...) }
+
+func (s *openAIStream) step(choices gjson.Result) (step Step) {
+	for _, choice := range choices.Array() {
+		if reason := choice.Get("finish_reason"); reason.Exists() && reason.Type != gjson.Null {
 			s.unfinished--
 			s.finished = true
 			if step = Content; s.unfinished <= 0 {
 				return Finish
 			}
 		}
-		for name, value := range choice.Delta {
-			if v := string(value); name != "role" && v != `""` && v != "null" && v != "[]" {
+		choice.Get("delta").ForEach(func(name, value gjson.Result) bool {
+			if v := value.Raw; name.Str != "role" && v != `""` && v != "null" && v != "[]" {
 				step = Content
 			}
-		}
+			return true
+		})
 	}
 	return step
 }

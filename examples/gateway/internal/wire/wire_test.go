@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -370,4 +371,25 @@ func TestFieldsAreFound(t *testing.T) {
 		_, err := ParseRequest([]byte(body), "messages")
 		require.Error(t, err, body)
 	}
+}
+
+// The short cut for events that are alike must see what a close look sees.
+func FuzzAlike(f *testing.F) {
+	f.Add([]byte(`{"choices":[{"delta":{"content":"`), []byte(`hello`), []byte(` world`), []byte(`"},"finish_reason":null}]}`))
+	f.Add([]byte(`{"choices":[{"delta":{"content":"`), []byte(`a`), []byte(`b"},"finish_reason":"stop"}],"x":["`), []byte(`"},"finish_reason":null}]}`))
+	f.Add([]byte(`{"choices":[{"delta":{"content":"`), []byte(`a`), []byte(`b\`), []byte(`"},"finish_reason":null}]}`))
+	f.Fuzz(func(t *testing.T, before, first, second, after []byte) {
+		event := func(text []byte) []byte { return slices.Concat(before, text, after) }
+		quick, close := openAI{}.Stream(&Request{}), openAI{}.Stream(&Request{})
+		_, step, failure := quick.Event(nil, event(first))
+		if failure != nil || step != Content {
+			return
+		}
+		close.(*openAIStream).spoken = true
+		_, got, wrong := quick.Event(nil, event(second))
+		_, want, right := close.Event(nil, event(second))
+		if got != want || (wrong == nil) != (right == nil) {
+			t.Errorf("%s after %s: %v and not %v", event(second), event(first), got, want)
+		}
+	})
 }
