@@ -40,6 +40,7 @@ type Breaker struct {
 	options   options
 	listeners listeners
 	fallbacks fallbackCounts
+	durations *histogram // nil unless asked for
 
 	// Hints that spare work without the lock. Both are written under mu: undelivered says that queue holds events, probing
 	// that there are probes. Whoever must see one set is ordered behind the write: notify follows its own unlock, and a call
@@ -76,6 +77,9 @@ func newBreaker(name string, resolved Config, opts []Option) *Breaker {
 	}
 	for _, f := range b.options.listeners {
 		b.listeners.add(f)
+	}
+	if bounds := b.options.durations; bounds != nil {
+		b.durations = &histogram{bounds: bounds, counts: make([]atomic.Uint64, len(bounds)+1)}
 	}
 	b.machine = newMachine(name, resolved, b.base)
 	return b

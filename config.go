@@ -93,12 +93,14 @@ type options struct {
 	classifiers []Classifier
 	listeners   []func(Event)
 	errorText   func(error) string
-	shared      *listeners // of the registry, nil without one
+	durations   []time.Duration // bounds of a histogram; nil for none
+	shared      *listeners      // of the registry, nil without one
 }
 
 // WithLogger logs each transition as one line, at warn when the breaker stops admitting calls and at info otherwise, with the
-// fields name, from, to, rule, and where they apply observed, threshold, calls, retry_after, reason, by and for (of a hold), and
-// dropped_events. Nothing is logged per call, nor when an opening is lengthened: Status has the new end.
+// fields name, from, to, rule, and where they apply observed, threshold, calls, failures, slow_calls, errors and retry_after (of an
+// opening), reason, by and for (of a hold), and dropped_events; docs/logs.md describes each. Nothing is logged per call, nor
+// when an opening is lengthened: Status has the new end.
 func WithLogger(l *zap.Logger) Option {
 	return func(o *options) {
 		if l != nil {
@@ -135,6 +137,25 @@ func WithErrorText(f func(error) string) Option {
 			o.errorText = f
 		}
 	}
+}
+
+// WithDurationHistogram counts how long calls take, for breaker_call_duration_seconds of [Registry.Collector]: up to their first
+// Progress or else their end, which is what makes a call slow or not; so it shows where SlowCallDuration belongs. It counts
+// calls that end with an outcome, and costs each some nanoseconds. buckets are upper bounds, in any order; those not above zero
+// and doubles are left out. None at all mean 5 ms to 60 s in 13 steps. Each bucket is one more series for each breaker.
+func WithDurationHistogram(buckets ...time.Duration) Option {
+	bounds := slices.Compact(slices.Sorted(slices.Values(buckets)))
+	bounds = slices.DeleteFunc(bounds, func(d time.Duration) bool { return d <= 0 })
+	if len(bounds) == 0 {
+		bounds = defaultBuckets
+	}
+	return func(o *options) { o.durations = bounds }
+}
+
+var defaultBuckets = []time.Duration{
+	5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond,
+	250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
+	30 * time.Second, time.Minute,
 }
 
 // setting is one row of the configuration table. Validation, the file parser and the JSON form are driven by it.

@@ -45,7 +45,7 @@ func TestAKeyInAURLIsNeverShown(t *testing.T) {
 		"of two attempts, one URL a prefix of the other": errors.Join(get("https://api.test/v1", errDown), get("https://api.test/v1?key=SECRET", errDown)),
 		"in text that was not wrapped":                   fmt.Errorf("asking: %v", get("https://api.test/v1?key=SECRET", errDown)),
 		"joined, relative":                               errors.Join(errDown, get("/v1?key=SECRET", errDown)),
-		"relative, around one that wraps nothing":        get("/v1?key=SECRET", wrapsNothing{errDown}),
+		"relative, around one that wraps nothing":        get("/v1?key=SECRET", causelessError{errDown}),
 		"with %w twice":                                  fmt.Errorf("%w then %w", get("https://api.test/v1", errDown), get("https://api.test/v1/SECRET", errDown)),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -58,10 +58,10 @@ func TestAKeyInAURLIsNeverShown(t *testing.T) {
 	require.Equal(t, `Get "https://api.test": upstream is down`, texts(t, []error{get("https://u:p@api.test/v1?key=k", errDown)})[0].Text)
 }
 
-// wrapsNothing has an Unwrap that returns nil, as many have when there is no cause.
-type wrapsNothing struct{ error }
+// causelessError has an Unwrap that returns nil, as many have when there is no cause.
+type causelessError struct{ error }
 
-func (wrapsNothing) Unwrap() error { return nil }
+func (causelessError) Unwrap() error { return nil }
 
 func TestTheCommonestErrorIsListedHoweverManyOthersCameFirst(t *testing.T) {
 	var errs []error

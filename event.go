@@ -153,7 +153,11 @@ func logTo(l *zap.Logger) func(Event) {
 	return func(e Event) {
 		fields := []zap.Field{zap.String("name", e.Breaker.Name()), zap.Stringer("from", e.From), zap.Stringer("to", e.To), zap.String("rule", string(e.Rule))}
 		if t := e.Trip; t != nil {
-			fields = append(fields, zap.Float64("observed", t.Observed), zap.Float64("threshold", t.Threshold), zap.Int("calls", t.Calls), zap.Duration("retry_after", e.wait))
+			fields = append(fields, zap.Float64("observed", t.Observed), zap.Float64("threshold", t.Threshold), zap.Int("calls", t.Calls),
+				zap.Int("failures", t.Failures), zap.Int("slow_calls", t.SlowCalls), zap.Duration("retry_after", e.wait))
+			if len(t.Errors) > 0 {
+				fields = append(fields, zap.Any("errors", t.Errors))
+			}
 		}
 		if e.Hold != nil && e.Hold.By != "" {
 			fields = append(fields, zap.String("by", e.Hold.By))

@@ -308,17 +308,21 @@ func TestTheLogHasOneLineATransition(t *testing.T) {
 			maps.Copy(all, more)
 			return all
 		}
-		trip := func(observed, threshold float64, calls int64) map[string]any {
-			return map[string]any{"observed": observed, "threshold": threshold, "calls": calls, "retry_after": 30 * time.Second}
+		trip := func(observed, threshold float64, calls, failures int64) map[string]any {
+			return map[string]any{
+				"observed": observed, "threshold": threshold, "calls": calls, "failures": failures, "slow_calls": int64(0), "retry_after": 30 * time.Second,
+			}
 		}
+		failed := trip(5, 5, 100, 5)
+		failed["errors"] = []breaker.ErrorCount{{Text: errDown.Error(), Count: 5}}
 		require.Equal(t, []line{
-			{zap.WarnLevel, "circuit breaker opened", fields("closed", "open", "consecutive_failures", trip(5, 5, 100))},
+			{zap.WarnLevel, "circuit breaker opened", fields("closed", "open", "consecutive_failures", failed)},
 			{zap.InfoLevel, "circuit breaker half-open", fields("open", "half_open", "open_timeout", nil)},
 			{zap.InfoLevel, "circuit breaker closed", fields("half_open", "closed", "recovered", nil)},
 			{zap.WarnLevel, "circuit breaker opened", fields("closed", "forced_open", "hold", map[string]any{"by": "ann", "reason": "deploy"})},
 			{zap.InfoLevel, "circuit breaker closed", fields("forced_open", "closed", "release", nil)},
 			{zap.InfoLevel, "circuit breaker disabled", fields("closed", "disabled", "hold", nil)},
-			{zap.WarnLevel, "circuit breaker opened", fields("disabled", "open", "release", trip(0, 0, 0))},
+			{zap.WarnLevel, "circuit breaker opened", fields("disabled", "open", "release", trip(0, 0, 0, 0))},
 			{zap.InfoLevel, "circuit breaker closed", fields("open", "closed", "reset", map[string]any{"reason": "all well"})},
 		}, lines)
 	})

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 
 	"github.com/failfast-go/breaker"
@@ -98,8 +101,42 @@ func ExampleWithLogger() {
 		_ = llm.Do(context.Background(), func(context.Context) error { return errRefused })
 	}
 	// Output:
-	// {"level":"warn","msg":"circuit breaker opened","name":"llm","from":"closed","to":"open","rule":"consecutive_failures","observed":5,"threshold":5,"calls":5,"retry_after":"30s"}
+	// {"level":"warn","msg":"circuit breaker opened","name":"llm","from":"closed","to":"open","rule":"consecutive_failures","observed":5,"threshold":5,"calls":5,"failures":5,"slow_calls":0,"retry_after":"30s","errors":[{"text":"connection refused","count":5}]}
 }
+
+func Example_slog() {
+	logger := slog.New(slog.NewTextHandler(os.Stdout, withoutTime))
+
+	toSlog := func(e breaker.Event) {
+		level := slog.LevelInfo
+		attrs := []slog.Attr{slog.String("name", e.Breaker.Name()), slog.Any("from", e.From), slog.Any("to", e.To), slog.Any("rule", e.Rule)}
+		if e.Trip != nil {
+			level = slog.LevelWarn
+			attrs = append(attrs, slog.Any("why", e.Trip), slog.Any("errors", e.Trip.Errors))
+		}
+		if e.Hold != nil {
+			attrs = append(attrs, slog.String("by", e.Hold.By), slog.String("reason", e.Hold.Reason))
+		}
+		logger.LogAttrs(context.Background(), level, "circuit breaker", attrs...)
+	}
+	llm := breaker.Must(breaker.New("llm", breaker.Config{}, breaker.WithListener(toSlog)))
+
+	for range 5 {
+		_ = llm.Do(context.Background(), func(context.Context) error { return errRefused })
+	}
+	llm.ForceOpen(breaker.Hold{By: "ann", Reason: "migration"})
+	// Output:
+	// level=WARN msg="circuit breaker" name=llm from=closed to=open rule=consecutive_failures why="5 consecutive failures >= 5" errors="[{Text:connection refused Count:5}]"
+	// level=INFO msg="circuit breaker" name=llm from=open to=forced_open rule=hold by=ann reason=migration
+}
+
+// withoutTime keeps what is logged the same from day to day.
+var withoutTime = &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	if a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
+}}
 
 func ExampleBreaker_ForceOpen() {
 	payments := breaker.Must(breaker.New("payments", breaker.Config{}))
@@ -242,4 +279,30 @@ func ExampleAssess() {
 	// high 75
 	// open: every call is refused (+50)
 	// 3 failures in a row against a threshold of 3 (+25)
+}
+
+func ExampleRegistry_Collector() {
+	registry, err := breaker.NewRegistry(breaker.RegistryConfig{Services: map[string]breaker.Config{"llm": {}}})
+	if err != nil {
+		panic(err)
+	}
+	mux := http.NewServeMux()
+
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(registry.Collector())
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+
+	page := httptest.NewRecorder()
+	mux.ServeHTTP(page, httptest.NewRequest("GET", "/metrics", nil))
+	for line := range strings.Lines(page.Body.String()) {
+		if strings.HasPrefix(line, "breaker_state") {
+			fmt.Print(line)
+		}
+	}
+	// Output:
+	// breaker_state{name="llm",state="closed"} 1
+	// breaker_state{name="llm",state="disabled"} 0
+	// breaker_state{name="llm",state="forced_open"} 0
+	// breaker_state{name="llm",state="half_open"} 0
+	// breaker_state{name="llm",state="open"} 0
 }

@@ -139,6 +139,77 @@ func share[N int | int64](part, whole N) *float64 {
 	return new(float64(part) / float64(whole))
 }
 
+// ledger counts a breaker's transitions, and for how long it has refused every call. It never goes back.
+type ledger struct {
+	kinds []transitionCount // there are only so many; linear search beats a map that few fill
+
+	refused time.Duration // open or forced open, up to since
+	since   time.Duration // when that began, while it is
+}
+
+type transitionCount struct {
+	from, to State
+	rule     Rule
+	n        int
+}
+
+func (k *transitionCount) is(from, to State, rule Rule) bool {
+	return k.from == from && k.to == to && k.rule == rule
+}
+
+func (l *ledger) enter(from, to State, rule Rule, now time.Duration) {
+	if from.refusesAll() {
+		l.refused += now - l.since
+	}
+	l.since = now
+	for i := range l.kinds {
+		if k := &l.kinds[i]; k.is(from, to, rule) {
+			k.n++
+			return
+		}
+	}
+	l.kinds = append(l.kinds, transitionCount{from, to, rule, 1})
+}
+
+// refusedFor includes the time that still runs.
+func (l *ledger) refusedFor(shown State, now time.Duration) time.Duration {
+	if shown.refusesAll() {
+		return l.refused + now - l.since
+	}
+	return l.refused
+}
+
+// known returns the counts of what has happened, and a zero for each way in which a closed breaker of that configuration may open
+// by itself: Prometheus does not see the first of a series that was not there before, and an outage begins with one of these.
+func (l *ledger) known(cfg *Config) []transitionCount {
+	all := append(make([]transitionCount, 0, len(l.kinds)+4), l.kinds...)
+	may := func(r Rule, on bool) {
+		if on && !slices.ContainsFunc(l.kinds, func(k transitionCount) bool { return k.is(StateClosed, StateOpen, r) }) {
+			all = append(all, transitionCount{from: StateClosed, to: StateOpen, rule: r})
+		}
+	}
+	may(RuleConsecutiveFailures, cfg.FailureThreshold != Off)
+	may(RuleFailureRate, cfg.FailureRateThreshold != Off)
+	may(RuleSlowCallRate, cfg.slowRule())
+	may(RuleRetryAfter, cfg.MaxRetryAfter != Off)
+	return all
+}
+
+func (s State) refusesAll() bool { return s == StateOpen || s == StateForcedOpen }
+
+// histogram counts durations. It is written and read without a lock.
+type histogram struct {
+	bounds []time.Duration // upper ones, ascending, included
+	counts []atomic.Uint64 // one more, for what lasts longer
+	sum    atomic.Int64    // of the durations
+}
+
+func (h *histogram) observe(d time.Duration) {
+	i, _ := slices.BinarySearch(h.bounds, d)
+	h.counts[i].Add(1)
+	h.sum.Add(int64(d))
+}
+
 const (
 	maxFallbackSources = 32      // names of their own; a program may make them from anything
 	otherSource        = "other" // stands for the rest

@@ -83,7 +83,11 @@ func (p *Permit) settle(e ending) (first bool) {
 	now := p.breaker.lock()
 	defer p.breaker.notify()
 	defer p.breaker.unlock()
-	return p.breaker.machine.settle(now, &p.call, e)
+	first = p.breaker.machine.settle(now, &p.call, e)
+	if h := p.breaker.durations; h != nil && first && !p.call.joined && e.Outcome != unset {
+		h.observe(p.breaker.machine.lasted(&p.call))
+	}
+	return first
 }
 
 // call is the machine's side of a permit.
@@ -276,6 +280,18 @@ func (m *machine) outlasted(start time.Duration, pulse instant) bool {
 		end = pulse.at
 	}
 	return m.cfg.measuresSlow() && end-start > m.cfg.SlowCallDuration
+}
+
+// lasted is how long c took up to now, or up to its first Progress.
+func (m *machine) lasted(c *call) time.Duration {
+	pulse := c.pulse
+	if c.probe != nil {
+		pulse = c.probe.pulse
+	}
+	if pulse.known {
+		return pulse.at - c.start
+	}
+	return m.now - c.start
 }
 
 // lateAsk is all that a call from an earlier period can do: when its own period was ended by the opening that still lasts,

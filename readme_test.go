@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 )
 
@@ -231,4 +233,83 @@ func TestREADMERiskTable(t *testing.T) {
 	fmt.Fprintf(&table, "| `%s` | %d | any opening: callers are refused |\n", RiskHigh, defaults.High)
 	fmt.Fprintf(&table, "| `%s` | %d | an opening by failures that a second trial could not end, or that refused a tenth of all calls |\n", RiskCritical, defaults.Critical)
 	replaceTable(t, "risk", table.String())
+}
+
+var (
+	tableRow = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (?:a )?([a-z]+)")
+	zapTypes = map[string]string{
+		"String": "text", "Stringer": "text", "Error": "text", "Int": "number", "Uint64": "number", "Float64": "number",
+		"Duration": "duration", "Any": "list",
+	}
+	logLevels = []string{"Debug", "Info", "Warn", "Error"}
+)
+
+// TestEveryLogLineAndFieldIsDocumented compares the tables of docs/logs.md with the calls of zap in the code.
+func TestEveryLogLineAndFieldIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("docs/logs.md")
+	require.NoError(t, err)
+	documented := map[string]string{} // the level of a message, the type of a field
+	for _, row := range tableRow.FindAllStringSubmatch(string(text), -1) {
+		documented[row[1]] = row[2]
+	}
+	written := map[string]string{}
+	for _, s := range []State{StateHalfOpen, StateClosed, StateDisabled} { // these messages are put together
+		written["circuit breaker "+strings.ReplaceAll(s.String(), "_", "-")] = "info"
+	}
+	names, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		ast.Inspect(f, func(n ast.Node) bool {
+			if call, ok := n.(*ast.CallExpr); ok {
+				noteLogged(call, written)
+			}
+			return true
+		})
+	}
+	require.Equal(t, written, documented)
+}
+
+// noteLogged enters a call of zap: a field with its type, or a line with its level.
+func noteLogged(call *ast.CallExpr, written map[string]string) {
+	method, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || len(call.Args) == 0 {
+		return
+	}
+	pkg, _ := method.X.(*ast.Ident)
+	first, literal := call.Args[0].(*ast.BasicLit)
+	switch isZap := pkg != nil && pkg.Name == "zap"; {
+	case isZap && method.Sel.Name == "Error":
+		written["error"] = "text"
+	case isZap && literal:
+		written[strings.Trim(first.Value, `"`)] = zapTypes[method.Sel.Name]
+	case literal && slices.Contains(logLevels, method.Sel.Name) && strings.HasPrefix(first.Value, `"circuit breaker`):
+		written[strings.Trim(first.Value, `"`)] = strings.ToLower(method.Sel.Name)
+	}
+}
+
+// TestREADMEMetricsTable wants each metric of the collector in the table, and none that it does not have.
+func TestREADMEMetricsTable(t *testing.T) {
+	described := make(chan *prometheus.Desc, 100)
+	(collector{}).Describe(described)
+	close(described)
+	var want []string
+	for d := range described {
+		want = append(want, regexp.MustCompile(`fqName: "(\w+)"`).FindStringSubmatch(d.String())[1])
+	}
+	_, section, _ := strings.Cut(readREADME(t), "\n## Metrics\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var got []string
+	for line := range strings.Lines(section) {
+		if cells := strings.Split(line, "|"); len(cells) == 5 {
+			for _, m := range regexp.MustCompile("`(breaker_\\w+)`").FindAllStringSubmatch(cells[1], -1) {
+				got = append(got, m[1])
+			}
+		}
+	}
+	require.ElementsMatch(t, want, got)
 }

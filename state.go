@@ -89,6 +89,7 @@ type machine struct {
 	lastFailure instant
 	lastSuccess instant
 	history     []Transition // the last ten, oldest first
+	ledger      ledger       // all of them
 	outbox      []Event
 }
 
@@ -249,6 +250,7 @@ func (m *machine) seen(now time.Duration) *machine {
 	c := *m
 	c.outbox = nil
 	c.history = slices.Clone(m.history)
+	c.ledger.kinds = slices.Clone(m.ledger.kinds)
 	c.flight.groups = slices.Clone(m.flight.groups)
 	c.verdicts, c.durations = m.verdicts.clone(), m.durations.clone()
 	c.probes = nil
@@ -354,6 +356,7 @@ func (m *machine) announce(e Event) {
 		m.history = append(m.history[:0:0], m.history[1:]...)
 	}
 	m.history = append(m.history, Transition{From: e.From, To: e.To, Time: e.At, Rule: e.Rule})
+	m.ledger.enter(e.From, e.To, e.Rule, m.now)
 	m.outbox = append(m.outbox, e)
 }
 

@@ -46,6 +46,7 @@ func (c *call) reason() zap.Field {
 }
 
 func (c *call) from(h http.Header, source string) {
+	c.answers.WithLabelValues(c.model.Name, source, "200").Inc()
 	h.Set(headerSource, source)
 	h.Set(headerDegraded, strconv.FormatBool(source != "primary"))
 	c.count(h)

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/failfast-go/breaker"
@@ -42,7 +44,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, embeddings bool)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.Limits.Request)
 	defer cancel()
-	c := &call{setup: s, log: g.log, w: w, caller: r.Context(), ctx: ctx, request: request, model: m, embeddings: embeddings}
+	c := &call{setup: s, log: g.log, answers: g.answers, w: w, caller: r.Context(), ctx: ctx, request: request, model: m, embeddings: embeddings}
 	c.run()
 }
 
@@ -50,6 +52,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, embeddings bool)
 type call struct {
 	*setup
 	log        *zap.Logger
+	answers    *prometheus.CounterVec
 	w          http.ResponseWriter
 	caller     context.Context // ends when the caller hangs up
 	ctx        context.Context // ends also when the time for everything is over
@@ -212,5 +215,6 @@ func (c *call) giveUp() {
 		h.Set("x-should-retry", "false") // the gateway has done that already, on every target
 	}
 	c.log.Warn("request not answered", zap.String("model", c.model.Name), zap.Int("status", status), zap.Int("attempts", c.attempts), zap.NamedError("cause", c.cause))
+	c.answers.WithLabelValues(c.model.Name, "none", strconv.Itoa(status)).Inc()
 	writeError(c.w, status, p)
 }

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/failfast-go/breaker"
@@ -25,7 +26,9 @@ type Gateway struct {
 	upstream *http.Transport // the connections to all providers, kept over reloads
 	handler  http.Handler
 	connect  atomic.Int64 // the limit, a time.Duration
-	draining atomic.Bool
+	drained  context.Context
+	drain    context.CancelFunc
+	answers  *prometheus.CounterVec
 
 	reload  sync.Mutex // held while a new setup is made
 	current atomic.Pointer[setup]
@@ -33,7 +36,8 @@ type Gateway struct {
 
 // New returns a gateway for cfg. It opens no connection and starts no goroutine.
 func New(cfg *config.Config, log *zap.Logger) (*Gateway, error) {
-	g := &Gateway{log: log}
+	g := &Gateway{log: log, answers: newAnswers()}
+	g.drained, g.drain = context.WithCancel(context.Background())
 	registry, err := breaker.NewRegistry(cfg.Breakers, breaker.WithLogger(log), breaker.WithErrorText(g.errorText))
 	if err != nil {
 		return nil, err
@@ -89,7 +93,7 @@ func (g *Gateway) errorText(err error) string {
 func (g *Gateway) Registry() *breaker.Registry { return g.registry }
 
 // Drain makes /ready say no, so that no new requests are sent here. Everything else goes on.
-func (g *Gateway) Drain() { g.draining.Store(true) }
+func (g *Gateway) Drain() { g.drain() }
 
 // Close closes the idle connections to the providers.
 func (g *Gateway) Close() { g.upstream.CloseIdleConnections() }

@@ -5,11 +5,27 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	"github.com/failfast-go/breaker"
 )
 
-// operate adds what operators need.
-func (g *Gateway) operate(*http.ServeMux) {}
+// operate adds what operators need: the metrics.
+func (g *Gateway) operate(mux *http.ServeMux) {
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(g.registry.Collector(), g.answers, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+}
+
+// newAnswers counts what callers were answered. A model is one of the configuration's, so there are not many series.
+func newAnswers() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "gateway_answers_total",
+		Help: "Answers to callers, by who gave them (none where nobody could), and the status.",
+	}, []string{"model", "source", "status"})
+}
 
 func (g *Gateway) health(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
@@ -19,7 +35,7 @@ func (g *Gateway) health(w http.ResponseWriter, _ *http.Request) {
 // does not change that, since it would be no better on another instance; the body says so.
 func (g *Gateway) ready(w http.ResponseWriter, _ *http.Request) {
 	status := http.StatusOK
-	if g.draining.Load() {
+	if g.drained.Err() != nil {
 		status = http.StatusServiceUnavailable
 	}
 	models := map[string]string{}

@@ -11,8 +11,8 @@ import (
 // newBreakers makes every breaker from one file. A classifier leaves errors that are not its upstream's to the next, so one
 // list serves them all.
 func newBreakers(file *breaker.File, log *zap.Logger, disabled bool) (*breaker.Registry, error) {
-	breakers, err := breaker.NewRegistry(file.Breakers,
-		breaker.WithLogger(log), breaker.WithClassifier(model.Classify), breaker.WithClassifier(history.Classify))
+	breakers, err := breaker.NewRegistry(file.Breakers, breaker.WithLogger(log), breaker.WithDurationHistogram(),
+		breaker.WithClassifier(model.Classify), breaker.WithClassifier(history.Classify))
 	if err != nil {
 		return nil, err
 	}

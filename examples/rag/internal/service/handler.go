@@ -17,12 +17,14 @@ import (
 //
 //	POST /chat                                 {"message": "..."}: a Reply
 //	GET  /health/circuit-breakers              every breaker's Status, by name
+//	GET  /metrics                              the breakers for Prometheus
 //	POST /admin/circuit-breakers/{name}/reset  close one; from this machine only
 //	POST /admin/faults/{name}                  make an embedded upstream misbehave; from this machine only
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /chat", s.chat)
 	mux.HandleFunc("GET /health/circuit-breakers", s.health)
+	mux.Handle("GET /metrics", s.metrics())
 	mux.HandleFunc("POST /admin/circuit-breakers/{name}/reset", fromLoopback(s.reset))
 	mux.HandleFunc("POST /admin/faults/{name}", fromLoopback(s.faults))
 	return http.NewCrossOriginProtection().Handler(mux) // a web page open in a browser on this machine is not its user
