@@ -7,6 +7,7 @@ import "bytes"
 type keyValue struct {
 	key      []byte
 	pivot    int     // of its bytes the one to look for first, seldom seen elsewhere
+	back     int     // where it began in the last line in which it was null, from that line's end
 	matched  int     // of its bytes, by the last ones seen
 	at       part    // of what follows it
 	text     [6]byte // of the value
@@ -43,11 +44,21 @@ func (v *keyValue) whole(line []byte) {
 	}
 }
 
-// isNullIn reports whether the last occurrence is near the end of a line, and its value null.
+// isNullIn reports whether the last occurrence is near the end of a line, and its value null. It looks first where it was in
+// the line before: there it is the last if its pivot does not follow.
 func (v *keyValue) isNullIn(line []byte) bool {
+	if i := len(line) - v.back; v.back > 0 && i >= 0 && bytes.HasPrefix(line[i:], v.key) {
+		if rest := line[i+len(v.key):]; bytes.HasPrefix(rest, isNull) && bytes.IndexByte(rest, v.key[v.pivot]) < 0 {
+			return true
+		}
+	}
 	window := line[max(0, len(line)-nearEnd):]
 	i := v.lastIn(window)
-	return i >= 0 && bytes.HasPrefix(window[i+len(v.key):], isNull)
+	if i < 0 || !bytes.HasPrefix(window[i+len(v.key):], isNull) {
+		return false
+	}
+	v.back = len(window) - i
+	return true
 }
 
 func (v *keyValue) lastIn(window []byte) int {
