@@ -127,8 +127,8 @@ func playLoad(args []string) {
 		fail(err)
 	}
 	body := chatBody("chat", kind == "stream")
-	request := []byte(fmt.Sprintf("POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nUser-Agent: load\r\nContent-Type: application/json\r\n"+
-		"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", teamKey, len(body), body))
+	request := fmt.Appendf(nil, "POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nUser-Agent: load\r\nContent-Type: application/json\r\n"+
+		"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", teamKey, len(body), body)
 	var callers sync.WaitGroup
 	var mu sync.Mutex
 	var took []time.Duration

@@ -110,11 +110,11 @@ func (s *openAIStream) another(data []byte) bool {
 // remember keeps what is around the text of an event that is valid, says something, and is neither an end nor an error.
 func (s *openAIStream) remember(data []byte) {
 	s.before, s.after = s.before[:0], s.after[:0]
-	at := bytes.Index(data, contentName)
-	if at < 0 {
+	_, after, ok := bytes.Cut(data, contentName)
+	if !ok {
 		return
 	}
-	rest := bytes.TrimLeft(data[at+len(contentName):], ": \t\r\n")
+	rest := bytes.TrimLeft(after, ": \t\r\n")
 	if len(rest) == 0 || rest[0] != '"' {
 		return
 	}
