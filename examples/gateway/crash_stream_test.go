@@ -104,13 +104,18 @@ func TestCrashAFinishedStreamEndsWithoutDone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, "", always(faultserver.Answer{faultserver.EventStream(), faultserver.Events(all[:5]...), end}), ofFallback)
+			begun := time.Now()
 			wire := r.chat("chat", true)
 			require.NoError(t, wire.Err)
 			require.Contains(t, wire.Body, "[DONE]")
-			r.requireCalls(1, 0)
-			seen, ended := r.primary.Wait(0, 15*time.Second) // and not the limit between contents, 20 s
-			require.True(t, ended, seen)
-			require.EqualValues(t, 1, r.breaker("one/large").Metrics.SuccessfulCalls)
+			got := r.ask("chat", true) // which asks for the usage too, in vain
+			require.NoError(t, got.Err)
+			require.Equal(t, "The primary answers.", got.Text)
+			require.Less(t, time.Since(begun), 12*time.Second, "the limit between contents is 20 s")
+			r.requireCalls(2, 0)
+			_, ended := r.primary.Wait(1, 15*time.Second)
+			require.True(t, ended)
+			require.EqualValues(t, 2, r.breaker("one/large").Metrics.SuccessfulCalls)
 			require.Equal(t, breaker.StateClosed, r.breaker("one/large").State)
 		})
 	}
