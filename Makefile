@@ -132,14 +132,24 @@ mutate: ## mutation run over the library; FILES="window.go ..." for some files
 PROOF := TestRandomHistoriesAgreeWithTheModel|TestNoStateRefusesForEver|TestEveryInterleavingAgreesWithTheModel|TestParallelHistoriesAreLinearizable
 found = grep -ohE '$(1)' $(RUNS)/prove.log | tail -1
 
+# The lane's atomic steps, one goroutine at a time: a build tag makes them stop before each.
+STEPS := $(GO) test -count=1 -timeout 30m -tags lanesteps -run TestEveryOrderOfAtomicStepsIsLinearizable .
+
+.PHONY: steps
+steps: ## every order of the atomic steps of calls that take no lock (half a minute)
+	$(GO) vet -tags lanesteps .
+	$(STEPS)
+
 .PHONY: prove
 prove: ## the long proof of the core against its model, and long fuzzing (ten minutes)
 	@mkdir -p $(RUNS)
 	BREAKER_PROVE=1 $(GO) test -count=1 -timeout 30m -v -run '$(PROOF)' . >$(RUNS)/prove.log || { tail -50 $(RUNS)/prove.log; exit 1; }
+	BREAKER_PROVE=1 $(STEPS) -v >>$(RUNS)/prove.log || { tail -50 $(RUNS)/prove.log; exit 1; }
 	$(MAKE) --no-print-directory fuzz FUZZTIME=30s >$(RUNS)/fuzz.log || { tail -50 $(RUNS)/fuzz.log; exit 1; }
 	echo "random histories    $$($(call found,[0-9]+ histories.*a command))"
 	echo "states explored     $$($(call found,[0-9]+ states.*[0-9]+ edges;.*))"
-	echo "interleavings       $$($(call found,[0-9]+ orders.*))"
+	echo "interleavings       $$($(call found,[0-9]+ orders of critical.*))"
+	echo "atomic steps        $$($(call found,[0-9]+ orders of atomic.*))"
 	echo "linearizability     $$($(call found,[0-9]+ parallel histories.*))"
 	echo "fuzzing             $$(grep -c '^-- ' $(RUNS)/fuzz.log) targets, 30s each"
 	echo "mutation            $$(sed -n 's/^Score: *//p' docs/mutation.md)"
@@ -174,11 +184,29 @@ staticcheck: tools
 golangci: tools
 	@$(call each,$(BIN)/golangci-lint run --allow-parallel-runners ./...)
 
+.PHONY: page-test
+page-test: page/test/node_modules ## the live page in a real browser: Chromium, Node and npm are needed
+	cd page/test && node --test --test-concurrency=1 --test-reporter=spec *.test.js
+
+.PHONY: page-shots
+page-shots: page/test/node_modules ## the pictures of the README, anew, in docs/images
+	node page/test/shots.js
+
+page/test/node_modules: page/test/package-lock.json
+	cd page/test
+	npm ci --no-audit --no-fund --ignore-scripts
+	touch node_modules
+
 .PHONY: ci
-ci: ci-lint ci-race ci-alone ci-386 ci-cover ci-instructions ci-fuzz ci-demo ci-total ## all that must hold before a change lands; totals on the last line
+ci: ci-lint ci-steps ci-race ci-alone ci-386 ci-cover ci-instructions ci-fuzz ci-demo ci-page ci-total ## all that must hold before a change lands; totals on the last line
 
 .PHONY: ci-lint
 ci-lint: check-format check-tidy check-fix vet staticcheck golangci
+
+.PHONY: ci-steps
+ci-steps:
+	@echo "== every order of the atomic steps"
+	$(MAKE) --no-print-directory steps
 
 .PHONY: ci-race
 ci-race: tools
@@ -186,13 +214,13 @@ ci-race: tools
 	rm -rf $(RUNS); mkdir -p $(RUNS)
 	$(GO) test -race -json $(WORKSPACE) | $(BIN)/testreport -keep $(RUNS)/race.json
 
-# The modules again, each without the workspace, which may choose other versions of what they require.
+# Each module without the workspace, which may choose other versions of what they require; and what is exact only without the
+# race detector, such as allocations.
 .PHONY: ci-alone
 ci-alone: tools
-	@for m in $(MODULES); do
-		echo "== tests of $$m without the workspace"
-		(cd $$m && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) test -json ./...) | $(BIN)/testreport -keep $(RUNS)/alone-$$(echo $$m | tr -c '\n[:alnum:]' _).json
-	done
+	@$(call each,$(GO) build ./...)
+	echo "== tests that count allocations and bytes"
+	(cd bench && GOWORK=off $(GO) test -json ./...) | $(BIN)/testreport -keep $(RUNS)/bench.json
 
 .PHONY: ci-386
 ci-386: tools
@@ -214,6 +242,11 @@ ci-fuzz: fuzz
 ci-demo:
 	@echo "== the demo, with what is built into it"
 	env -u REDIS_URL -u DATABASE_URL $(GO) run ./examples/rag demo
+
+.PHONY: ci-page
+ci-page:
+	@echo "== the live page, in a browser"
+	$(MAKE) --no-print-directory page-test
 
 .PHONY: ci-total
 ci-total:

@@ -41,6 +41,50 @@ func BenchmarkExecute(b *testing.B) {
 	}
 }
 
+// BenchmarkClock is what the others are measured against: ratios within one run mean more than nanoseconds.
+func BenchmarkClock(b *testing.B) {
+	base := time.Now()
+	for b.Loop() {
+		_ = time.Since(base)
+	}
+}
+
+// BenchmarkCrowd: many goroutines at one breaker, of whose calls none, one in a hundred or every second one fails.
+func BenchmarkCrowd(b *testing.B) {
+	for _, every := range []int{0, 100, 2} {
+		b.Run("one failure in "+strconv.Itoa(every), func(b *testing.B) {
+			br := breaker.Must(breaker.New("x", breaker.Config{SlowCallDuration: time.Second, FailureThreshold: breaker.Off, FailureRateThreshold: breaker.Off}))
+			b.SetParallelism(8)
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for i := 1; pb.Next(); i++ {
+					if every > 0 && i%every == 0 {
+						_ = end(br, errDown)
+						continue
+					}
+					_, _ = breaker.Execute(bg, br, nothing)
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkLookup finds a breaker among 10,000.
+func BenchmarkLookup(b *testing.B) {
+	reg, _ := breaker.NewRegistry(breaker.RegistryConfig{})
+	names := make([]string, 10_000)
+	for i := range names {
+		names[i] = "upstream-" + strconv.Itoa(i)
+		reg.Breaker(names[i])
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			_ = reg.Breaker(names[i*151%len(names)])
+		}
+	})
+}
+
 func BenchmarkFailure(b *testing.B) {
 	br := breaker.Must(breaker.New("x", breaker.Config{FailureThreshold: breaker.Off, FailureRateThreshold: breaker.Off}))
 	b.ReportAllocs()

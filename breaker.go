@@ -22,7 +22,8 @@
 //	disabled     an operator admits every call
 //
 // All methods are safe for concurrent use. No lock is held while code of yours runs: the call itself, a [Classifier], a
-// listener. The package starts no goroutine; [Registry.Watch] blocks the one that calls it.
+// listener; and while it is closed and well, or open, most calls take none at all. The package starts no goroutine;
+// [Registry.Watch] blocks the one that calls it.
 package breaker
 
 import (
@@ -46,6 +47,9 @@ type Breaker struct {
 	// that there are probes. Whoever must see one set is ordered behind the write: notify follows its own unlock, and a call
 	// inside a probe follows the probe's admission.
 	undelivered, probing atomic.Bool
+
+	// lane is where calls that arrive now pass without the lock; nil when they all need it. Written under mu.
+	lane atomic.Pointer[lane]
 
 	mu      sync.Mutex // guards the fields below
 	machine machine
@@ -82,6 +86,7 @@ func newBreaker(name string, resolved Config, opts []Option) *Breaker {
 		b.durations = &histogram{bounds: bounds, counts: make([]atomic.Uint64, len(bounds)+1)}
 	}
 	b.machine = newMachine(name, resolved, b.base)
+	b.machine.timesAll = b.durations != nil
 	return b
 }
 
@@ -114,14 +119,23 @@ func checkName(name string) error {
 // half-open one derived from it, by which a call inside it that asks b again joins the probe instead of being refused.
 func Execute[T any](ctx context.Context, b *Breaker, call func(context.Context) (T, error)) (T, error) {
 	var p Permit
-	inner, err := b.begin(ctx, &p)
-	if err != nil {
-		var zero T
-		return zero, err
+	var v T
+	if err := ctx.Err(); err != nil {
+		return v, err
+	}
+	if err := b.admit(ctx, &p); err != nil {
+		return v, err
 	}
 	end := errDidNotReturn // unless call returns, whatever else it does
-	defer func() { p.end(end) }()
-	v, err := call(inner)
+	defer func() {
+		if end != nil || p.leave() != through {
+			p.end(end)
+		}
+	}()
+	if p.call.probe != nil {
+		ctx = p.inside(ctx)
+	}
+	v, err := call(ctx)
 	end = err
 	return v, err
 }
@@ -152,7 +166,7 @@ func (b *Breaker) Acquire(ctx context.Context) (*Permit, error) {
 	return p, nil
 }
 
-// begin admits a call and fills in its permit. The context is that for the call.
+// begin admits a call, unless its context is done, and fills in its permit. The context is that for the call.
 func (b *Breaker) begin(ctx context.Context, p *Permit) (context.Context, error) {
 	if err := ctx.Err(); err != nil {
 		return ctx, err
@@ -163,10 +177,28 @@ func (b *Breaker) begin(ctx context.Context, p *Permit) (context.Context, error)
 	return p.Context(ctx), nil
 }
 
-// admit lets a call in. Listeners hear first of what fell due since the last look: one that panics must not take an admission
-// with it, whose permit nobody would hold.
+// admit lets a call in, and fills in its permit, or refuses it.
 func (b *Breaker) admit(ctx context.Context, p *Permit) error {
-	parent := b.probeOf(ctx)
+	p.breaker, p.ctx = b, ctx
+	refusal, how := p.enter()
+	if how == waiting {
+		b.acquire()
+		refusal, how = p.enter()
+		b.mu.Unlock()
+	}
+	switch how {
+	case through:
+		return nil
+	case rejected:
+		return refusal
+	}
+	return b.admitLocked(p, b.probeOf(ctx))
+}
+
+// admitLocked is admit for calls that need the lock. parent is the probe inside which the caller already runs, if any. Listeners
+// hear first of what fell due since the last look: one that panics must not take an admission with it, whose permit nobody would
+// hold.
+func (b *Breaker) admitLocked(p *Permit, parent *probe) error {
 	now := b.lock()
 	for b.machine.behind(now) {
 		b.machine.advance(now)
@@ -179,7 +211,7 @@ func (b *Breaker) admit(ctx context.Context, p *Permit) error {
 	if refusal != nil {
 		return refusal
 	}
-	p.breaker, p.ctx, p.call = b, ctx, c
+	p.call = c
 	return nil
 }
 
@@ -195,13 +227,31 @@ func (b *Breaker) probeOf(ctx context.Context) *probe {
 	return p
 }
 
-// lock takes the lock and reads the clock, once for all that happens under it.
-func (b *Breaker) lock() (now time.Duration) {
+// now reads the clock.
+func (b *Breaker) now() time.Duration { return time.Since(b.base) }
+
+// acquire takes mu. The lanes stay open.
+func (b *Breaker) acquire() {
+	if stepping {
+		yieldAt("lock")
+		for !b.mu.TryLock() {
+			blocked()
+		}
+		return
+	}
 	b.mu.Lock()
-	return time.Since(b.base)
 }
 
-// unlock queues what listeners shall hear and frees the lock.
+// lock takes the lock, so that nobody passes it, and reads the clock, once for all that happens under it.
+func (b *Breaker) lock() (now time.Duration) {
+	b.acquire()
+	b.machine.sealLanes()
+	now = b.now()
+	b.machine.collect(now)
+	return now
+}
+
+// unlock queues what listeners shall hear, opens the lanes as far as the machine allows, and frees the lock.
 func (b *Breaker) unlock() {
 	for _, e := range b.machine.outbox {
 		e.Breaker = b
@@ -214,6 +264,10 @@ func (b *Breaker) unlock() {
 	}
 	if probing := len(b.machine.probes) > 0; probing != b.probing.Load() {
 		b.probing.Store(probing)
+	}
+	if l := b.machine.openLanes(); l != b.lane.Load() {
+		yieldAt("store lane")
+		b.lane.Store(l)
 	}
 	b.mu.Unlock()
 }
@@ -230,8 +284,11 @@ func (b *Breaker) Config() Config {
 
 // State returns what a call arriving now would meet. It changes nothing and delivers no event.
 func (b *Breaker) State() State {
+	if s, known := b.passing(); known {
+		return s
+	}
 	now := b.lock()
-	defer b.mu.Unlock()
+	defer b.unlock()
 	return b.machine.seen(now).shown()
 }
 
@@ -258,7 +315,7 @@ func (b *Breaker) applyResolved(resolved Config) {
 // idle reports whether nothing would be lost with this breaker but the numbers of a closed one that nobody is calling.
 func (b *Breaker) idle() bool {
 	now := b.lock()
-	defer b.mu.Unlock()
+	defer b.unlock()
 	m := &b.machine
 	if m.totals.inFlight > 0 || m.state != StateClosed && len(m.probes) == 0 || m.hold != nil && m.hold.For == 0 {
 		return false // time alone will not change that: no need to look any closer

@@ -48,11 +48,24 @@ func TestABreakerOpensRefusesProbesAndRecovers(t *testing.T) {
 
 func TestNothingIsAllocatedOnTheHotPath(t *testing.T) {
 	ctx := context.Background()
-	b := Must(New("x", Config{SlowCallDuration: time.Second}))
 	call := func(context.Context) (int, error) { return 1, nil }
 	do := func(context.Context) error { return nil }
-	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = Execute(ctx, b, call) }), "Execute")
-	require.Zero(t, testing.AllocsPerRun(100, func() { _ = b.Do(ctx, do) }), "Do")
-	b.Trip("")
-	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = Execute(ctx, b, call) }), "refusal")
+	for name, cfg := range map[string]Config{
+		"by default":              {},
+		"slow rule on":            {SlowCallDuration: time.Second},
+		"a look for each call":    {SlowCallDuration: 1},
+		"window of time":          {WindowDuration: time.Minute},
+		"successes that may trip": {FailureThreshold: Off, FailureRateThreshold: 0.1, MinimumCalls: 1000, WindowCalls: 1000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := Must(New("x", cfg))
+			if cfg.FailureRateThreshold > 0 {
+				fail(b, 100)
+			}
+			require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = Execute(ctx, b, call) }), "Execute")
+			require.Zero(t, testing.AllocsPerRun(100, func() { _ = b.Do(ctx, do) }), "Do")
+			b.Trip("")
+			require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = Execute(ctx, b, call) }), "refusal")
+		})
+	}
 }

@@ -219,7 +219,7 @@ type sample struct {
 
 func (b *Breaker) sample() sample {
 	now := b.lock()
-	defer b.mu.Unlock()
+	defer b.unlock()
 	m := b.machine.seen(now)
 	now = max(now, m.now)
 	return sample{m.status(now), m.ledger.refusedFor(m.shown(), now), m.ledger.known(&m.cfg)}

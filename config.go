@@ -316,6 +316,13 @@ func plus(a, b time.Duration) time.Duration {
 func (c *Config) measuresSlow() bool { return c.SlowCallDuration != Off }
 func (c *Config) slowRule() bool     { return c.measuresSlow() && c.SlowCallRateThreshold != Off }
 
+// flightGroups is how finely the starts of calls in flight are told apart.
+const flightGroups = 16
+
+// sixteenth returns how far apart calls may start that turn slow together, rounded up: less than that is less than a sixteenth
+// of SlowCallDuration, however short.
+func (c *Config) sixteenth() time.Duration { return (c.SlowCallDuration-1)/flightGroups + 1 }
+
 // openFor returns how long opening number n in a row (from 0) lasts, with draw in [0, 1) as its share of the jitter.
 func (c *Config) openFor(n int, draw float64) time.Duration {
 	wait := c.OpenTimeout

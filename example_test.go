@@ -281,6 +281,27 @@ func ExampleAssess() {
 	// 3 failures in a row against a threshold of 3 (+25)
 }
 
+func ExampleRegistry_Handler() {
+	registry, err := breaker.NewRegistry(breaker.RegistryConfig{})
+	if err != nil {
+		panic(err)
+	}
+	llm := registry.Breaker("llm")
+	onCall := func(r *http.Request) (who string, ok bool) {
+		who, password, _ := r.BasicAuth()
+		return who, who != "" && password == "the real check goes here"
+	}
+
+	http.Handle("/breakers/", http.StripPrefix("/breakers", registry.Handler(breaker.Authorize(onCall))))
+
+	order := httptest.NewRequest("POST", "/breakers/admin/circuit-breakers/llm/force-open", strings.NewReader(`{"reason": "migration", "for": "15m"}`))
+	order.SetBasicAuth("ann", "the real check goes here")
+	http.DefaultServeMux.ServeHTTP(httptest.NewRecorder(), order)
+	fmt.Println(llm.State(), "by", llm.Status().Hold.By)
+	// Output:
+	// forced_open by ann
+}
+
 func ExampleRegistry_Collector() {
 	registry, err := breaker.NewRegistry(breaker.RegistryConfig{Services: map[string]breaker.Config{"llm": {}}})
 	if err != nil {

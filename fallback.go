@@ -144,22 +144,41 @@ func (p *Protected[Req, Res]) CacheErrors() (n uint64) {
 // caller has cancelled; else one error that names every attempt and matches each of their errors with [errors.Is]. Cause and
 // Attempts are filled in either way.
 func (p *Protected[Req, Res]) Call(ctx context.Context, req Req) (Result[Res], error) {
-	return p.answer(ctx, req, true)
+	return p.answer(ctx, req, journal{timed: true})
 }
 
 // Do is [Protected.Call] for those who want the answer only: it has the signature of the primary, so it can take its place.
 // When the primary answers and there is no Within, Retry or OrCache, it allocates nothing and costs little more than [Execute].
 func (p *Protected[Req, Res]) Do(ctx context.Context, req Req) (Res, error) {
-	r, err := p.answer(ctx, req, false)
+	var log journal
+	if !p.direct() {
+		r, err := p.answer(ctx, req, log)
+		return r.Value, err
+	}
+	res, v, err := p.primary.attempt(ctx, req)
+	if err == nil {
+		return res, nil
+	}
+	err = p.primary.note(&log, time.Time{}, err)
+	r, err := p.conclude(ctx, req, res, v, err, log)
 	return r.Value, err
 }
 
-func (p *Protected[Req, Res]) answer(ctx context.Context, req Req, timed bool) (Result[Res], error) {
+// direct reports whether there is nothing to do about a primary that answers but to hand its answer on.
+func (p *Protected[Req, Res]) direct() bool {
+	return p.invalid == nil && p.primary.within <= 0 && p.primary.retries <= 0 && len(p.caches) == 0
+}
+
+func (p *Protected[Req, Res]) answer(ctx context.Context, req Req, log journal) (Result[Res], error) {
 	if p.invalid != nil {
 		return Result[Res]{}, p.invalid
 	}
-	log := journal{timed: timed}
 	res, v, err := p.primary.ask(ctx, req, &log)
+	return p.conclude(ctx, req, res, v, err, log)
+}
+
+// conclude makes a result of what the primary has given.
+func (p *Protected[Req, Res]) conclude(ctx context.Context, req Req, res Res, v Verdict, err error, log journal) (Result[Res], error) {
 	switch {
 	case v.Outcome == Success: // with an error too: some are answers, see Expect
 		if err == nil {

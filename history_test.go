@@ -557,6 +557,14 @@ func (p *breakerPlayer) look() {
 
 func (p *breakerPlayer) view() observed {
 	s := p.b.Status()
+	o := p.seen(s)
+	if p.b.State() != s.State || s.At != time.Now().Round(0) && s.At.Sub(p.start) != time.Since(p.start) {
+		o.run = -1 // State and Status disagree, or it is a Status of another time
+	}
+	return o
+}
+
+func (p *breakerPlayer) seen(s Status) observed {
 	m := s.Metrics
 	o := observed{
 		state: s.State, failures: s.FailureCount, successes: s.SuccessCount, run: s.ConsecutiveFailures,
@@ -570,9 +578,6 @@ func (p *breakerPlayer) view() observed {
 	}
 	for i, t := range m.StateTransitions {
 		o.transitions[i] = modelEvent{from: t.From, to: t.To, rule: string(t.Rule), at: t.Time.Sub(p.start)}
-	}
-	if p.b.State() != s.State || s.At != time.Now().Round(0) && s.At.Sub(p.start) != time.Since(p.start) {
-		o.run = -1 // State and Status disagree, or it is a Status of another time
 	}
 	if m.TotalCalls != m.SuccessfulCalls+m.FailedCalls+m.IgnoredCalls+m.RejectedCalls {
 		o.totals = modelTotals{}

@@ -22,7 +22,9 @@ type Status struct {
 
 	ConsecutiveFailures int       `json:"consecutive_failures"`
 	LastFailureTime     time.Time `json:"last_failure_time,omitzero"`
-	LastSuccessTime     time.Time `json:"last_success_time,omitzero"`
+	// LastSuccessTime is exact where a success reads the clock: with a SlowCallDuration, a WindowDuration or a histogram. Else it is when
+	// a Status, a failure or whatever else looks at the breaker first found one that had come since the look before.
+	LastSuccessTime time.Time `json:"last_success_time,omitzero"`
 
 	OpenedAt          time.Time   `json:"opened_at,omitzero"`            // of Trip
 	RetryAfterSeconds *float64    `json:"retry_after_seconds,omitempty"` // until calls are admitted again, where that is known
@@ -77,7 +79,7 @@ func (b *Breaker) Status() Status {
 
 func (b *Breaker) status() Status {
 	now := b.lock()
-	defer b.mu.Unlock()
+	defer b.unlock()
 	return b.machine.seen(now).status(now)
 }
 

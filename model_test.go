@@ -83,6 +83,7 @@ type modelCall struct {
 	lasted     *time.Duration // until the first Progress
 	group      int            // index in groups plus 1, 0 for none
 	slow       bool           // entered the durations already
+	untimed    bool           // nobody read the clock when it started, since no duration was measured
 	probe      bool
 	cfg        Config // that admitted it: a reload changes no limit of a probe
 	counted    bool   // entered the totals already: a probe that made progress for 2 ProbeTimeout
@@ -95,8 +96,10 @@ type modelEntry struct {
 }
 
 type modelGroup struct {
-	first, last time.Duration
-	turned      bool
+	number time.Duration // of the sixteenth of SlowCallDuration, counted from New
+	last   time.Duration
+	turned bool
+	shut   bool // by another SlowCallDuration: nobody joins it any more
 }
 
 type modelTrip struct {
@@ -170,6 +173,7 @@ func (m *model) ask(now time.Duration) (id int, refused *modelRefusal) {
 		return 0, m.refusal()
 	}
 	c := modelCall{start: now, sign: now, period: m.period, probe: m.shown() == StateHalfOpen, cfg: m.cfg}
+	c.untimed = !c.probe && !m.cfg.measuresSlow()
 	if m.tracked == StateClosed && m.cfg.measuresSlow() {
 		c.group = m.group(now)
 	}
@@ -222,23 +226,18 @@ func (m *model) refusal() *modelRefusal {
 	return r
 }
 
-// group returns the group of a call that starts now. Calls that start within a sixteenth of SlowCallDuration turn slow together,
-// with the last of them.
+// group returns the group of a call that starts now. Calls that start within the same sixteenth of SlowCallDuration turn slow
+// together, with the last of them.
 func (m *model) group(now time.Duration) int {
-	for g := len(m.groups); g > 0 && !m.groups[g-1].turned; g-- {
-		first := m.groups[g-1].first
-		if m.inGroup(g) && (now == first || now-first < m.cfg.SlowCallDuration/16) {
-			m.groups[g-1].last = now
-			return g
+	number := sixteenth(now, m.cfg)
+	for g, group := range m.groups {
+		if group.number == number && !group.turned && !group.shut {
+			m.groups[g].last = now
+			return g + 1
 		}
 	}
-	m.groups = append(m.groups, modelGroup{first: now, last: now})
+	m.groups = append(m.groups, modelGroup{number: number, last: now})
 	return len(m.groups)
-}
-
-// inGroup says whether any call in flight is of group g, as calls count it.
-func (m *model) inGroup(g int) bool {
-	return slices.ContainsFunc(m.calls, func(c modelCall) bool { return c.period == m.period && c.group == g })
 }
 
 // join is a call arriving under the context of call id: it joins that call while it is an undecided probe of this period.
@@ -250,6 +249,11 @@ func (m *model) join(now time.Duration, id int) (int, *modelRefusal) {
 		}
 	}
 	return m.ask(now)
+}
+
+// sixteenth is the one of SlowCallDuration in which t lies, counted from New.
+func sixteenth(t time.Duration, cfg Config) time.Duration {
+	return t / time.Duration(math.Ceil(float64(cfg.SlowCallDuration)/16))
 }
 
 // progress is a sign of life of call id, or of the probe that it joined.
@@ -268,6 +272,9 @@ func (m *model) progress(now time.Duration, id int) {
 		return
 	}
 	c.lasted = new(now - c.start)
+	if c.untimed {
+		c.lasted = new(time.Duration(0))
+	}
 	c.group = 0
 	if c.period == m.period && m.tracked == StateClosed && m.overdue(*c) {
 		c.slow = true
@@ -345,7 +352,7 @@ func (m *model) slow(c modelCall) bool {
 	if c.lasted != nil {
 		lasted = *c.lasted
 	}
-	return m.cfg.measuresSlow() && lasted > m.cfg.SlowCallDuration
+	return m.cfg.measuresSlow() && !c.untimed && lasted > m.cfg.SlowCallDuration
 }
 
 // overdue says whether c, ending now, is to enter the durations as slow.
@@ -614,6 +621,14 @@ func (m *model) apply(now time.Duration, cfg Config) {
 	m.rewindow(old)
 	if !m.cfg.measuresSlow() {
 		m.durations = nil
+	}
+	for g := range m.groups {
+		m.groups[g].shut = m.groups[g].shut || m.cfg.SlowCallDuration != old.SlowCallDuration || m.cfg.WindowDuration != old.WindowDuration
+	}
+	for i := range m.calls { // those that were not timed are from now on
+		if c := &m.calls[i]; c.untimed && c.period == m.period && m.cfg.measuresSlow() {
+			c.untimed, c.start = false, now
+		}
 	}
 	for g, group := range m.groups {
 		if m.cfg.measuresSlow() && now-group.last > m.cfg.SlowCallDuration && m.tracked == StateClosed {

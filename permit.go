@@ -11,24 +11,32 @@ import (
 // Permit is a call that was admitted by [Breaker.Acquire] and has not ended yet. Its methods may be called from any goroutine,
 // in any order. A nil Permit accepts them all and does nothing.
 type Permit struct {
-	breaker *Breaker
-	ctx     context.Context // the caller's, for the classifier
-	claimed atomic.Bool     // by the one Done or Cancel that counts
+	breaker    *Breaker
+	ctx        context.Context // the caller's, for the classifier
+	claimed    atomic.Bool     // by the one Done or Cancel that counts
+	progressed atomic.Bool     // Progress was called
 
-	call call // guarded by the breaker's lock, but for probe, which stays as it was made
+	// Guarded by the breaker's lock; but probe stays as it was made, and until progressed is set, the rest is that of the one
+	// who has claimed the permit.
+	call call
 }
 
 // Progress tells that the upstream is alive, such as by the first token of a stream and each that follows. The first call
 // stops the slow clock: what follows it may take as long as it likes. Each call gives a probe another Config.ProbeTimeout; a
-// probe that has gone on for twice that long counts as a success, and its end decides nothing. After Done it does nothing.
+// probe that has gone on for twice that long counts as a success, and its end decides nothing. Once Done or Cancel has begun it
+// does nothing.
 func (p *Permit) Progress() {
 	if p == nil {
 		return
 	}
+	p.progressed.Store(true)
 	now := p.breaker.lock()
 	defer p.breaker.notify()
 	defer p.breaker.unlock()
-	p.breaker.machine.progressed(now, &p.call)
+	p.breaker.machine.advance(now)
+	if !p.claimed.Load() { // else it may be leaving without the lock, by one who has not seen progressed set
+		p.breaker.machine.progressed(&p.call)
+	}
 }
 
 // Done settles the permit with the call's error, nil for a success, as [Execute] does. It reports whether it was this call
@@ -56,6 +64,10 @@ func (p *Permit) Context(ctx context.Context) context.Context {
 	if p == nil || p.call.probe == nil {
 		return ctx
 	}
+	return p.inside(ctx)
+}
+
+func (p *Permit) inside(ctx context.Context) context.Context {
 	return context.WithValue(ctx, probeKey{p.breaker}, p.call.probe)
 }
 
@@ -63,10 +75,13 @@ func (p *Permit) Context(ctx context.Context) context.Context {
 func (p *Permit) end(err error) (v Verdict, first bool) {
 	if err == nil {
 		v = Verdict{Outcome: Success}
-		return v, p.settle(ending{Verdict: v})
+		return v, p.pass() || p.settle(ending{Verdict: v})
 	}
 	e := ending{Verdict: Verdict{Outcome: Failure}}
-	defer func() { v, first = e.Verdict, p.settle(e) }()
+	defer func() {
+		plain := e.Outcome == Success && e.OpenFor == 0
+		v, first = e.Verdict, plain && p.pass() || p.settle(e)
+	}()
 	if err == errDidNotReturn {
 		e.text = p.breaker.options.text(err)
 		return
@@ -90,11 +105,24 @@ func (p *Permit) settle(e ending) (first bool) {
 	return first
 }
 
+// pass settles a plain success past the lock, if that is possible.
+func (p *Permit) pass() bool {
+	how := p.leave()
+	if how == waiting {
+		p.breaker.acquire()
+		how = p.leave()
+		p.breaker.mu.Unlock()
+	}
+	return how == through
+}
+
 // call is the machine's side of a permit.
 type call struct {
 	period  uint64
 	start   time.Duration
-	group   uint64  // in flight; 0 for none
+	lane    *lane // nil in half-open
+	stripe  *stripe
+	left    bool    // it is not among the calls of its lane any more
 	pulse   instant // its first Progress; outside half-open
 	probe   *probe  // nil outside half-open
 	joined  bool    // runs inside probe, and is not counted
@@ -164,8 +192,11 @@ func (m *machine) admit(now time.Duration, parent *probe) (call, *OpenError) {
 			return c, m.refuse()
 		}
 	}
-	if m.state == StateClosed && m.cfg.measuresSlow() {
-		c.group = m.flight.add(m.now, m.cfg.SlowCallDuration/flightGroups)
+	if c.probe == nil {
+		c.lane = m.lane()
+		c.stripe = &c.lane.stripes[0]
+		c.lane.calls++
+		c.lane.last = m.now
 	}
 	m.totals.inFlight++
 	return c, nil
@@ -181,6 +212,10 @@ func (m *machine) newProbe() *probe {
 
 func (m *machine) refuse() *OpenError {
 	m.totals.rejected++
+	return m.currentRefusal()
+}
+
+func (m *machine) currentRefusal() *OpenError {
 	if m.refusal == nil {
 		m.refusal = m.newRefusal()
 	}
@@ -236,6 +271,7 @@ func (m *machine) settle(now time.Duration, c *call, e ending) bool {
 	if c.probe != nil && c.probe.fate == passed {
 		return true
 	}
+	c.leaveLane()
 	slow := m.slow(c)
 	m.settled(e.Outcome, slow)
 	switch {
@@ -267,10 +303,14 @@ func (m *machine) settled(o Outcome, slow bool) {
 }
 
 func (m *machine) slow(c *call) bool {
-	if c.probe != nil {
+	switch l := c.lane; {
+	case l == nil:
 		return m.outlasted(c.start, c.probe.pulse)
+	case l.measured:
+		return m.outlasted(c.start, c.pulse)
+	default: // nobody knows when it started
+		return l.since.known && m.outlasted(l.since.at, c.pulse)
 	}
-	return m.outlasted(c.start, c.pulse)
 }
 
 // outlasted reports whether a call has lasted longer than it may, up to now or its first Progress.
@@ -320,7 +360,7 @@ func (m *machine) extend(wait time.Duration) {
 
 // callEnded enters a call of this period into the tallies and asks the rules.
 func (m *machine) callEnded(c *call, e ending, slow bool) {
-	turnedSlow := m.leaveFlight(c, slow)
+	turnedSlow := m.turnedSlow(c, slow)
 	if e.hasVerdict() {
 		if !c.wasSlow && m.cfg.measuresSlow() {
 			m.durations.add(m.now, 1, false)
@@ -346,12 +386,17 @@ func (m *machine) callEnded(c *call, e ending, slow bool) {
 	}
 }
 
-// leaveFlight takes a call out of its group and enters it as slow unless its group was. It reports whether it did enter it.
-func (m *machine) leaveFlight(c *call, slow bool) bool {
-	if c.group != 0 && m.flight.leave(c.group) {
-		c.wasSlow = true
+// leaveLane takes a call out of those in flight, of which it may have been entered as slow.
+func (c *call) leaveLane() {
+	if c.lane != nil && !c.left {
+		c.left = true
+		c.lane.calls--
+		c.wasSlow = c.lane.turned
 	}
-	c.group = 0
+}
+
+// turnedSlow enters a call as slow, if it is and was not entered before, and reports whether it did.
+func (m *machine) turnedSlow(c *call, slow bool) bool {
 	if !slow || c.wasSlow {
 		return false
 	}
@@ -361,8 +406,7 @@ func (m *machine) leaveFlight(c *call, slow bool) bool {
 }
 
 // progressed notes a sign of life of c. The first stops the slow clock.
-func (m *machine) progressed(now time.Duration, c *call) {
-	m.advance(now)
+func (m *machine) progressed(c *call) {
 	if c.settled {
 		return
 	}
@@ -371,7 +415,11 @@ func (m *machine) progressed(now time.Duration, c *call) {
 		c.probe.pulse.first(m.now)
 		return
 	}
-	if c.pulse.first(m.now) && c.period == m.period && m.state == StateClosed && m.leaveFlight(c, m.slow(c)) && m.hold == nil {
+	if !c.pulse.first(m.now) {
+		return
+	}
+	c.leaveLane()
+	if c.period == m.period && m.state == StateClosed && m.turnedSlow(c, m.slow(c)) && m.hold == nil {
 		m.open(m.slowTrip(), 0)
 	}
 }

@@ -130,3 +130,12 @@ func TestADefaultBreakerIsSmall(t *testing.T) {
 	require.LessOrEqual(t, each, uint64(8<<10), "bytes")
 	t.Logf("%d bytes", each)
 }
+
+func TestALargeWindowCostsThreeBitsACall(t *testing.T) {
+	before := held(t)
+	b := Must(New("b", Config{WindowCalls: 1_000_000, SlowCallDuration: time.Second}))
+	_ = succeedQuietly(b, 1)
+	bits := (held(t).heap - before.heap) * 8
+	runtime.KeepAlive(b)
+	require.LessOrEqual(t, bits, uint64(3_000_000))
+}

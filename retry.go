@@ -82,15 +82,21 @@ func (t *target[Req, Res]) ask(ctx context.Context, req Req, log *journal) (res 
 		} else {
 			res, v, err = t.attempt(ctx, req)
 		}
-		if isNilPointer(err) { // errors.Is would panic with it, here or in the caller's hands
-			err = fmt.Errorf("the call returned a nil %T as its error", err)
-		}
-		log.add(t.name, began, err)
+		err = t.note(log, began, err)
 		if n >= t.retries || !worthRetrying(v, err) || !pause(ctx, t.pauseAfter(v, backoff)) {
 			return res, v, err
 		}
 		backoff = plus(backoff, backoff)
 	}
+}
+
+// note enters an attempt in the journal and returns its error as others can use it.
+func (t *target[Req, Res]) note(log *journal, began time.Time, err error) error {
+	if isNilPointer(err) { // errors.Is would panic with it, here or in the caller's hands
+		err = fmt.Errorf("the call returned a nil %T as its error", err)
+	}
+	log.add(t.name, began, err)
+	return err
 }
 
 func worthRetrying(v Verdict, err error) bool {
@@ -123,7 +129,13 @@ func (t *target[Req, Res]) attempt(ctx context.Context, req Req) (res Res, v Ver
 		return res, v, err
 	}
 	end := errDidNotReturn
-	defer func() { v, _ = p.end(end) }()
+	defer func() {
+		if end == nil && p.leave() == through {
+			v.Outcome = Success
+			return
+		}
+		v, _ = p.end(end)
+	}()
 	res, err = t.call(p.Context(ctx), req)
 	end = err
 	return res, v, err
@@ -149,7 +161,7 @@ func (b *Breaker) comeBack(asked time.Duration) time.Duration {
 		return min(asked, 10*time.Minute)
 	}
 	now := b.lock()
-	defer b.mu.Unlock()
+	defer b.unlock()
 	m := b.machine.seen(now)
 	switch m.shown() {
 	case StateOpen:

@@ -70,7 +70,9 @@ type machine struct {
 	durations tally // of the same calls, slow ones marked
 	run       int   // failures in a row
 	errors    errorTally
-	flight    flight
+	lanes     []*lane       // of the period, oldest first; the last is for calls that arrive now
+	stripes   int           // of the next lane
+	timesAll  bool          // a histogram wants to know how long each call took
 	frozen    time.Duration // when the tallies stopped; while state is not StateClosed
 
 	trip     *Trip         // the last opening; nil in closed, but for a ramp
@@ -144,27 +146,30 @@ func (d deadline) due(now time.Duration) bool {
 
 // earliest returns the next deadline. At most one kind in each layer can be pending, but for the probes.
 func (m *machine) earliest() (first deadline) {
-	consider := func(d deadline) {
-		if first.kind == noDeadline || cmp.Or(cmp.Compare(d.at, first.at), cmp.Compare(d.kind, first.kind)) < 0 {
-			first = d
-		}
-	}
 	if m.hold != nil && m.hold.For != 0 {
-		consider(deadline{at: m.hold.until, kind: holdEnds})
+		first = deadline{at: m.hold.until, kind: holdEnds}
 	}
 	if m.state == StateOpen {
-		consider(deadline{at: m.until, kind: openEnds})
+		first = first.or(deadline{at: m.until, kind: openEnds})
 	}
 	if m.ramping {
-		consider(deadline{at: plus(m.closedAt, m.cfg.RampUp), kind: rampEnds})
+		first = first.or(deadline{at: plus(m.closedAt, m.cfg.RampUp), kind: rampEnds})
 	}
-	if len(m.flight.groups) > 0 && m.cfg.measuresSlow() {
-		consider(deadline{at: plus(m.flight.groups[0].last, m.cfg.SlowCallDuration), kind: callsTurnSlow})
+	if l := m.hung(); l != nil {
+		first = first.or(deadline{at: plus(l.last, m.cfg.SlowCallDuration), kind: callsTurnSlow})
 	}
 	for _, p := range m.probes {
-		consider(p.verdictDue())
+		first = first.or(p.verdictDue())
 	}
 	return first
+}
+
+// or returns the earlier of two deadlines; d may be none.
+func (d deadline) or(other deadline) deadline {
+	if d.kind == noDeadline || cmp.Or(cmp.Compare(other.at, d.at), cmp.Compare(other.kind, d.kind)) < 0 {
+		return other
+	}
+	return d
 }
 
 // verdictDue returns when p, which is undecided, gets a verdict without ending.
@@ -217,7 +222,7 @@ func (m *machine) expire(d deadline) {
 		m.trial.slow++
 		m.open(m.explain(RuleProbeSlow, d.probe.slow.Seconds(), d.probe.slow.Seconds()), 0)
 	case callsTurnSlow:
-		m.durations.add(m.now, m.flight.pop(), true)
+		m.turn(m.hung())
 		if m.hold == nil {
 			m.open(m.slowTrip(), 0)
 		}
@@ -251,9 +256,15 @@ func (m *machine) seen(now time.Duration) *machine {
 	c.outbox = nil
 	c.history = slices.Clone(m.history)
 	c.ledger.kinds = slices.Clone(m.ledger.kinds)
-	c.flight.groups = slices.Clone(m.flight.groups)
 	c.verdicts, c.durations = m.verdicts.clone(), m.durations.clone()
-	c.probes = nil
+	c.lanes, c.probes = nil, nil
+	for i, l := range m.lanes {
+		group := new(*l.group)
+		if i > 0 && l.group == m.lanes[i-1].group {
+			group = c.lanes[i-1].group
+		}
+		c.lanes = append(c.lanes, &lane{group: group})
+	}
 	for _, p := range m.probes {
 		c.probes = append(c.probes, new(*p))
 	}
@@ -295,7 +306,6 @@ func (m *machine) freeze() {
 	m.frozen = m.now
 	m.verdicts.forget(m.now)
 	m.durations.forget(m.now)
-	m.flight.clear()
 }
 
 // recover closes the breaker after a successful trial.
@@ -326,10 +336,12 @@ func (m *machine) enter(s State, e Event) {
 	e.From = m.shown()
 	m.state = s
 	m.refusal = nil // under a hold it names the trip below
-	if m.hold == nil {
-		m.beginPeriod()
-		m.announce(e)
+	if m.hold != nil {
+		m.shutLanes(false)
+		return
 	}
+	m.beginPeriod()
+	m.announce(e)
 }
 
 // beginPeriod makes the calls that are in flight strangers to what follows.
@@ -337,8 +349,7 @@ func (m *machine) beginPeriod() {
 	m.period++
 	m.refusal = nil
 	m.draw = rand.Float64()
-	m.flight.clear()
-	m.probes = nil
+	m.lanes, m.probes = nil, nil // whoever is in a lane finds it sealed for ever
 	m.trial = trial{}
 }
 
@@ -396,10 +407,12 @@ func (m *machine) apply(cfg Config) {
 	}
 	if !cfg.measuresSlow() {
 		m.durations.empty()
-		return
+	}
+	if cfg.SlowCallDuration != old.SlowCallDuration || cfg.WindowDuration != old.WindowDuration {
+		m.shutLanes(m.state == StateClosed)
 	}
 	// Calls that the new SlowCallDuration makes slow are counted, but a reload trips nothing.
-	for len(m.flight.groups) > 0 && m.now-m.flight.groups[0].last > cfg.SlowCallDuration {
-		m.durations.add(m.now, m.flight.pop(), true)
+	for l := m.hung(); l != nil && m.now-l.last > cfg.SlowCallDuration; l = m.hung() {
+		m.turn(l)
 	}
 }

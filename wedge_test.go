@@ -204,10 +204,10 @@ func (x *explorer) appendCall(b []byte, m *model, c modelCall) []byte {
 	if c.period != m.period || c.counted {
 		return append(b, flag01(c.probe), flag01(m.tracked == StateOpen && c.period == m.ended))
 	}
-	b = append(b, 'p', flag01(c.slow), flag01(c.probe), flag01(c.lasted != nil))
+	b = append(b, 'p', flag01(c.untimed), flag01(c.slow), flag01(c.probe), flag01(c.lasted != nil))
 	if c.group > 0 && !m.groups[c.group-1].turned {
 		g := m.groups[c.group-1]
-		b = appendAge(append(b, 'g'), m.clock-g.first, m.clock-g.last)
+		b = appendAge(append(b, 'g', flag01(!g.shut && g.number == sixteenth(m.clock, m.cfg))), m.clock-g.last)
 	}
 	limit := max(0, m.cfg.SlowCallDuration) + tick
 	if c.probe {

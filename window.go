@@ -1,6 +1,7 @@
 package breaker
 
 import (
+	"math/bits"
 	"slices"
 	"time"
 )
@@ -45,8 +46,28 @@ func (t *tally) add(now time.Duration, n int, marked bool) {
 		}
 		return
 	}
+	if !marked {
+		t.pushPlain(n)
+		return
+	}
 	for range min(n, t.size) {
-		t.push(marked)
+		t.push(true)
+	}
+}
+
+// pushPlain enters n calls that are not marked, a word of them at a time.
+func (t *tally) pushPlain(n int) {
+	for n = min(n, t.size); n > 0; {
+		first := t.next % 64
+		some := min(n, 64-first, t.size-t.next)
+		word, gone := &t.ring[t.next/64], (^uint64(0)>>(64-some))<<first
+		t.marked -= bits.OnesCount64(*word & gone) // a slot not yet in use holds none
+		*word &^= gone
+		t.entries = min(t.entries+some, t.size)
+		if t.next += some; t.next == t.size {
+			t.next = 0
+		}
+		n -= some
 	}
 }
 
@@ -168,70 +189,4 @@ func (t *tally) eachBucket(f func(b bucket, end time.Duration)) {
 			f(b, time.Duration(number+1)*t.width-1)
 		}
 	}
-}
-
-// flightGroups is how finely the starts of calls in flight are told apart: a group turns slow as one, with its last call, so
-// a hung call is noticed at most a sixteenth of SlowCallDuration late, and never early.
-const flightGroups = 16
-
-// flight groups the calls in flight by start, oldest first, so that hung calls are noticed without a timer and without a list
-// of every call. A group that has turned slow, or that every call has left, is gone.
-type flight struct {
-	groups []group
-	first  uint64 // number of the first group
-}
-
-type group struct {
-	from, last time.Duration // the first and the last start
-	calls      int
-}
-
-// add enters a call that starts now and returns the number of its group, from 1.
-func (f *flight) add(now, width time.Duration) uint64 {
-	f.first = max(f.first, 1)
-	if n := len(f.groups); n == 0 || now-f.groups[n-1].from >= max(width, 1) {
-		f.groups = append(f.groups, group{from: now})
-	}
-	g := &f.groups[len(f.groups)-1]
-	g.last = now
-	g.calls++
-	return f.first + uint64(len(f.groups)) - 1
-}
-
-// leave takes a call out, and reports whether its group had already turned slow.
-func (f *flight) leave(number uint64) (turned bool) {
-	if number < f.first {
-		return true
-	}
-	f.groups[number-f.first].calls--
-	f.trim()
-	return false
-}
-
-// pop removes the oldest group and returns how many calls it held.
-func (f *flight) pop() (calls int) {
-	calls = f.groups[0].calls
-	f.groups = append(f.groups[:0], f.groups[1:]...)
-	f.first++
-	f.trim()
-	return calls
-}
-
-// trim removes empty groups from both ends; nobody holds their numbers any more.
-func (f *flight) trim() {
-	n := len(f.groups)
-	for n > 0 && f.groups[n-1].calls == 0 {
-		n--
-	}
-	empty := 0
-	for empty < n && f.groups[empty].calls == 0 {
-		empty++
-	}
-	f.first += uint64(empty)
-	f.groups = append(f.groups[:0], f.groups[empty:n]...)
-}
-
-func (f *flight) clear() {
-	f.first += uint64(len(f.groups))
-	f.groups = f.groups[:0]
 }

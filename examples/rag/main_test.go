@@ -43,7 +43,15 @@ func TestServeAnswersUntilItIsInterrupted(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, []string{"serve", "-addr", "127.0.0.1:0", "-data", t.TempDir()}) }()
 
-	reply, err := http.Post(servedURL(t, log)+"/chat", "application/json", strings.NewReader(`{"message": "What is in package sort?"}`))
+	url := servedURL(t, log)
+	watching, err := http.NewRequest("GET", url+"/health/circuit-breakers", nil)
+	require.NoError(t, err)
+	watching.Header.Set("Accept", "text/event-stream")
+	stream, err := http.DefaultClient.Do(watching)
+	require.NoError(t, err)
+	defer stream.Body.Close() // after the end: an open page must not keep the service from ending
+
+	reply, err := http.Post(url+"/chat", "application/json", strings.NewReader(`{"message": "What is in package sort?"}`))
 	require.NoError(t, err)
 	defer reply.Body.Close()
 	body, err := io.ReadAll(reply.Body)

@@ -66,10 +66,14 @@ func serve(ctx context.Context, address string, s *service.Service, log *zap.Log
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
+	streams, endStreams := context.WithCancel(context.Background())
+	defer endStreams()
+	server := &http.Server{Handler: s.Handler(streams), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
+	server.RegisterOnShutdown(endStreams)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
 	log.Info("serving", zap.String("url", url), zap.Int("passages", s.Vectors.Count()))
+	fmt.Printf("the live page of the breakers: %s/\n", url)
 	select {
 	case err := <-ended:
 		return errors.Join(err, alerts.Close(ctx))

@@ -92,7 +92,7 @@ func (g *Gateway) errorText(err error) string {
 // Registry returns the breakers, one for each target, named provider/model.
 func (g *Gateway) Registry() *breaker.Registry { return g.registry }
 
-// Drain makes /ready say no, so that no new requests are sent here. Everything else goes on.
+// Drain makes /ready say no, so that no new requests are sent here, and ends the page's event streams. Everything else goes on.
 func (g *Gateway) Drain() { g.drain() }
 
 // Close closes the idle connections to the providers.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"maps"
 	"net/http"
 	"slices"
@@ -12,11 +13,31 @@ import (
 	"github.com/failfast-go/breaker"
 )
 
-// operate adds what operators need: the metrics.
+// operate adds what operators need: the metrics, and the library's own page, status and orders.
 func (g *Gateway) operate(mux *http.ServeMux) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(g.registry.Collector(), g.answers, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	mux.Handle("/", g.untilDrained(g.registry.Handler(breaker.Authorize(g.operator))))
+}
+
+// operator returns which of the admins a request is from.
+func (g *Gateway) operator(r *http.Request) (who string, ok bool) {
+	admin := whose(g.current.Load().admins, r)
+	if admin == nil {
+		return "", false
+	}
+	return admin.Name, true
+}
+
+// untilDrained ends what goes on by itself, the page's event streams, when the gateway is about to end.
+func (g *Gateway) untilDrained(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(g.drained, cancel)()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
 }
 
 // newAnswers counts what callers were answered. A model is one of the configuration's, so there are not many series.

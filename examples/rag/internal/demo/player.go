@@ -67,7 +67,7 @@ func (p *player) listen() error {
 		return errors.Join(err, p.service.Close())
 	}
 	p.url = "http://" + listener.Addr().String() + "/chat"
-	p.server = &http.Server{Handler: p.service.Handler(), ReadHeaderTimeout: 5 * time.Second}
+	p.server = &http.Server{Handler: p.service.Handler(context.Background()), ReadHeaderTimeout: 5 * time.Second}
 	go func() { _ = p.server.Serve(listener) }() // ends with close
 	return nil
 }

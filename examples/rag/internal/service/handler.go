@@ -15,19 +15,31 @@ import (
 
 // Handler serves the API:
 //
-//	POST /chat                                 {"message": "..."}: a Reply
-//	GET  /health/circuit-breakers              every breaker's Status, by name
-//	GET  /metrics                              the breakers for Prometheus
-//	POST /admin/circuit-breakers/{name}/reset  close one; from this machine only
-//	POST /admin/faults/{name}                  make an embedded upstream misbehave; from this machine only
-func (s *Service) Handler() http.Handler {
+//	POST /chat                                   {"message": "..."}: a Reply
+//	GET  /                                       the breakers' live page
+//	GET  /health/circuit-breakers                every breaker's Status, by name, or a stream of events
+//	GET  /metrics                                the breakers for Prometheus
+//	POST /admin/circuit-breakers/{name}/{order}  reset, trip, force-open, disable, release; from this machine only
+//	POST /admin/faults/{name}                    make an embedded upstream misbehave; from this machine only
+//
+// Streams of events end when ctx is done.
+func (s *Service) Handler(ctx context.Context) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /chat", s.chat)
-	mux.HandleFunc("GET /health/circuit-breakers", s.health)
 	mux.Handle("GET /metrics", s.metrics())
-	mux.HandleFunc("POST /admin/circuit-breakers/{name}/reset", fromLoopback(s.reset))
 	mux.HandleFunc("POST /admin/faults/{name}", fromLoopback(s.faults))
+	mux.Handle("/", endWith(ctx, s.breakers.Handler(breaker.Authorize(loopback))))
 	return http.NewCrossOriginProtection().Handler(mux) // a web page open in a browser on this machine is not its user
+}
+
+// endWith ends requests when ctx is done too: the live page keeps one open for good, and Shutdown waits for every one.
+func endWith(ctx context.Context, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		both, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		next.ServeHTTP(w, r.WithContext(both))
+	})
 }
 
 const (
@@ -79,29 +91,17 @@ func (s *Service) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	s.fallback.Write(w, err)
 }
 
-func (s *Service) health(w http.ResponseWriter, _ *http.Request) {
-	all := make(map[string]breaker.Status)
-	for name, b := range s.breakers.All() {
-		all[name] = b.Status()
-	}
-	writeJSON(w, http.StatusOK, all)
+// loopback lets only this machine in, under its address. Behind a proxy on the same machine everyone is this machine: do not
+// forward /admin.
+func loopback(r *http.Request) (who string, ok bool) {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	ip := net.ParseIP(host)
+	return host, err == nil && ip != nil && ip.IsLoopback()
 }
 
-func (s *Service) reset(w http.ResponseWriter, r *http.Request) {
-	b, ok := s.breakers.Lookup(r.PathValue("name"))
-	if !ok {
-		writeJSON(w, http.StatusNotFound, problem{fmt.Sprintf("there is no breaker %q", r.PathValue("name"))})
-		return
-	}
-	b.Reset("asked for over HTTP from " + r.RemoteAddr)
-	writeJSON(w, http.StatusOK, b.Status())
-}
-
-// fromLoopback lets only this machine in. Behind a proxy on the same machine everyone is this machine: do not forward /admin.
 func fromLoopback(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		host, _, err := net.SplitHostPort(r.RemoteAddr)
-		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+		if _, ok := loopback(r); !ok {
 			writeJSON(w, http.StatusForbidden, problem{"only from this machine"})
 			return
 		}

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -21,7 +22,7 @@ func call(r *rig, method, path, from string, header ...string) *httptest.Respons
 		request.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	r.Handler().ServeHTTP(w, request)
+	r.Handler(context.Background()).ServeHTTP(w, request)
 	return w
 }
 
@@ -56,6 +57,13 @@ func TestResetClosesOneBreaker(t *testing.T) {
 	}
 	assert.Equal(t, breaker.StateClosed, r.state(LLM))
 	assert.Equal(t, breaker.StateOpen, r.state(Database))
+}
+
+func TestThePageIsThereAndAHoldSaysFromWhere(t *testing.T) {
+	r := start(t, steady)
+	assert.Contains(t, call(r, "GET", "/", there).Body.String(), "<title>Circuit breakers</title>")
+	require.Equal(t, 200, call(r, "POST", "/admin/circuit-breakers/llm/force-open", here).Code)
+	assert.Equal(t, "127.0.0.1", r.breakers.Breaker(LLM).Status().Hold.By)
 }
 
 func TestResetOfAnUnknownNameIsNotFoundAndMakesNone(t *testing.T) {

@@ -69,7 +69,7 @@ func start(t *testing.T, yaml string, change ...func(*Config)) *rig {
 	}
 	r.Service, err = New(t.Context(), cfg)
 	require.NoError(t, err)
-	server := httptest.NewServer(r.Handler())
+	server := httptest.NewServer(r.Handler(t.Context()))
 	r.url = server.URL
 	t.Cleanup(func() {
 		server.Close()

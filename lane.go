@@ -1,0 +1,418 @@
+package breaker
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+	"unsafe"
+)
+
+// lane is the way past the lock. While no rule can open the breaker by a success, and while it refuses every call, all that
+// most calls do to it is to be counted: in when it lets them in or refuses them, out when they have succeeded. A lane takes
+// these two counts. Everything else takes the lock.
+//
+// What orders what. A count is a mark, one word, and to be counted is one compare-and-swap of it, which fails once the mark is
+// sealed. Whoever takes the lock first seals the marks of every lane, then reads the clock and adds what they hold to the
+// machine; who frees it either opens them at zero or, when their period is over, leaves them sealed for ever. Hence:
+//
+//   - Between the last seal and the first opening nothing is counted, and the machine is all there is. What is done under the
+//     lock takes effect in that stretch, at one instant.
+//   - A call that passes takes effect at its swap: before whoever seals that mark next, and after whoever opened it. One that
+//     finds the mark sealed waits for the lock, so it comes after the one who holds it.
+//   - Calls that pass between two holders of the lock could have taken it in any order, with the same result: none of them is
+//     slow, each reads that the machine has nothing to do before (look), and no number of successes lets a rate reach its
+//     threshold (calm). Thus their number is all that the machine must learn.
+//   - The fence holds by itself: a period ends under the lock, its lanes are never opened again, and no other lane leads
+//     into it.
+//
+// A call that is held up between reading the clock and its swap counts as what it then finds: of the time it has read, in the
+// period that it enters. A lane's two marks are counted in one by one, but added up only when both are sealed, so no reader sees
+// a call that has ended and never began.
+type lane struct {
+	period   uint64
+	state    State         // what calls meet
+	refusal  *OpenError    // what they get; nil when they pass
+	timed    bool          // whether it matters when they come
+	measured bool          // whether their durations count
+	slow     time.Duration // one that lasted longer is for the machine
+	stripes  []stripe
+
+	// look is from when on the machine has something to do before the next call: a deadline, a bucket to change, a sixteenth
+	// of SlowCallDuration to begin. Zero makes the next call look.
+	look    atomic.Int64
+	crowded atomic.Bool // two calls met at one mark
+
+	// Guarded by the breaker's lock.
+	unsealed bool
+	opened   time.Duration // when that began
+	*group
+}
+
+// group is what the machine knows of the calls in a lane. Where durations count, a lane is for calls that started within the
+// same sixteenth of SlowCallDuration; so hung calls are noticed without a timer and without a list of every call, at most that
+// much late, since they turn slow with the last of them, and never early.
+type group struct {
+	grouped bool          // it may turn slow
+	number  int64         // of the sixteenth
+	last    time.Duration // the last start
+	calls   int           // in flight
+	turned  bool          // they have turned slow
+	shut    bool          // by other settings: none may pass here any more
+	since   instant       // from when their durations count; where none was measured when they started
+}
+
+// stripe is a pair of marks on a cache line of its own. Goroutines spread over the stripes of a lane, so that cores do not
+// wait for each other's cache lines.
+type stripe struct {
+	in, out mark
+	_       [48]byte
+}
+
+// maxStripes are 1 KiB. A lane begins with one stripe and gets twice as many when calls meet at a mark: a seal costs as much
+// as there are stripes, and most breakers never see two calls in the same ten nanoseconds.
+const maxStripes = 16
+
+// mark is a count and the latest instant that was counted, of which it knows the lower bits: those tell 34 seconds before or
+// after it was opened, so that somebody has to look by then.
+type mark struct{ atomic.Uint64 }
+
+const (
+	instantBits = 36
+	instants    = 1<<instantBits - 1
+	markOne     = instants + 1
+	markFull    = 1 << 62 // or more: the machine must take the count first
+	markSealed  = 1 << 63
+	maxWait     = time.Duration(1) << (instantBits - 1)
+	never       = 1<<63 - 1
+)
+
+// passage is how far a call came without the lock.
+type passage uint8
+
+const (
+	byLock  passage = iota // it is for the machine
+	waiting                // the mark is sealed: as soon as the lock is free it can try again
+	through
+	rejected
+)
+
+// enter lets a call in without the lock, or refuses it.
+func (p *Permit) enter() (*OpenError, passage) {
+	yieldAt("load lane")
+	l := p.breaker.lane.Load()
+	if l == nil {
+		return nil, byLock
+	}
+	var now time.Duration
+	if l.timed {
+		now = p.breaker.now()
+	}
+	yieldAt("load look")
+	if int64(now) >= l.look.Load() {
+		return nil, byLock
+	}
+	s := l.stripe()
+	if !s.in.add(now) && !l.count(&s.in, now) {
+		return nil, waiting
+	}
+	if l.refusal != nil {
+		return l.refusal, rejected
+	}
+	p.call.period, p.call.start, p.call.lane, p.call.stripe = l.period, now, l, s
+	return nil, through
+}
+
+// passing returns the state, if that needs no lock.
+func (b *Breaker) passing() (s State, known bool) {
+	l := b.lane.Load()
+	if l == nil {
+		return s, false
+	}
+	var now time.Duration
+	if l.timed {
+		now = b.now()
+	}
+	return l.state, int64(now) < l.look.Load()
+}
+
+// leave ends a call, which has succeeded, without the lock.
+func (p *Permit) leave() passage {
+	if p.progressed.Load() {
+		return byLock
+	}
+	c := &p.call
+	l := c.lane
+	if l == nil {
+		return byLock
+	}
+	var now time.Duration
+	if l.timed {
+		if now = p.breaker.now(); l.measured && now-c.start > l.slow {
+			return byLock
+		}
+	}
+	yieldAt("load look")
+	if int64(now) >= l.look.Load() {
+		return byLock
+	}
+	if !c.stripe.out.add(now) && !l.count(&c.stripe.out, now) {
+		return waiting
+	}
+	if h := p.breaker.durations; h != nil {
+		h.observe(now - c.start)
+	}
+	return through
+}
+
+// add counts one more, unless the mark is sealed or full or another comes between.
+func (w *mark) add(now time.Duration) bool {
+	yieldAt("load mark")
+	was := w.Load()
+	latest, at := was&instants, uint64(now)&instants
+	if (at-latest)&instants < 1<<(instantBits-1) || was < markOne {
+		latest = at
+	}
+	yieldAt("swap mark")
+	return was < markFull && w.CompareAndSwap(was, was&^instants+markOne|latest)
+}
+
+// count is add for calls that meet others at w: it gives up only when that is sealed or full.
+func (l *lane) count(w *mark, now time.Duration) bool {
+	for w.Load() < markFull {
+		if w.add(now) {
+			return true
+		}
+		if len(l.stripes) < maxStripes {
+			l.crowded.Store(true)
+			l.look.Store(0)
+		}
+	}
+	return false
+}
+
+// stripe chooses one by the caller's stack: goroutines have different ones, and a core uses those of the goroutines that ended
+// on it again. Asking the runtime for the core costs as much as all else here.
+func (l *lane) stripe() *stripe {
+	var here byte
+	hash := uint32(uintptr(unsafe.Pointer(&here))>>11) * 0x9E3779B1
+	return &l.stripes[hash>>16&uint32(len(l.stripes)-1)]
+}
+
+// sealLanes stops the counting.
+func (m *machine) sealLanes() {
+	for _, l := range m.lanes {
+		if l.unsealed {
+			l.seal()
+		}
+	}
+}
+
+func (l *lane) seal() {
+	for i := range l.stripes {
+		s := &l.stripes[i]
+		yieldAt("seal in")
+		s.in.Or(markSealed)
+		yieldAt("seal out")
+		s.out.Or(markSealed)
+	}
+}
+
+// open lets calls be counted until look.
+func (l *lane) open(now, look time.Duration) {
+	l.unsealed, l.opened = true, now
+	l.look.Store(int64(look))
+	for i := range l.stripes {
+		s := &l.stripes[i]
+		yieldAt("open in")
+		s.in.Store(0)
+		yieldAt("open out")
+		s.out.Store(0)
+	}
+}
+
+// take adds what w has counted since it was opened, and that is sealed, to n and to the latest instant.
+func (w *mark) take(opened time.Duration, n *int, latest *time.Duration) {
+	was := w.Load() &^ markSealed
+	if was < markOne {
+		return
+	}
+	*n += int(was >> instantBits)
+	after := int64((was-uint64(opened))<<(64-instantBits)) >> (64 - instantBits) // less than zero of a call held up since
+	*latest = max(*latest, opened+time.Duration(after))
+}
+
+// collect takes over what the lanes, which are sealed, have counted since they were opened. It happened before whatever falls
+// due now: nobody passes a lane from then on.
+func (m *machine) collect(now time.Duration) {
+	now = max(now, m.now)
+	for _, l := range m.lanes {
+		if !l.unsealed {
+			continue
+		}
+		l.unsealed = false
+		in, out, started, ended := 0, 0, time.Duration(0), time.Duration(0)
+		for i := range l.stripes {
+			l.stripes[i].in.take(l.opened, &in, &started)
+			l.stripes[i].out.take(l.opened, &out, &ended)
+		}
+		if l.refusal != nil {
+			m.totals.rejected += int64(in)
+			continue
+		}
+		m.totals.inFlight += in - out
+		l.calls += in - out
+		l.last = max(l.last, min(started, now))
+		if out > 0 {
+			if !l.timed {
+				ended = now // nobody has read a clock
+			}
+			m.succeeded(out, min(ended, now), l.measured)
+		}
+	}
+}
+
+// succeeded enters calls that passed.
+func (m *machine) succeeded(n int, last time.Duration, measured bool) {
+	m.totals.successful += int64(n)
+	m.lastSuccess = instant{true, max(last, m.lastSuccess.at)}
+	if m.state != StateClosed {
+		return
+	}
+	m.run = 0
+	m.verdicts.add(m.now, n, false)
+	if measured {
+		m.durations.add(m.now, n, false)
+	}
+}
+
+// openLanes opens the lanes as far as calls may pass, and returns the one for those that arrive: nil if they all need the lock.
+func (m *machine) openLanes() *lane {
+	if m.hold == nil && (m.ramping || m.state == StateHalfOpen) || !m.calm() {
+		return nil
+	}
+	current := m.lane()
+	look := m.look(current)
+	for _, l := range m.lanes {
+		if !l.shut {
+			l.open(m.now, look)
+		}
+	}
+	return current
+}
+
+// calm reports whether no number of further successes can make a rate reach its threshold: then none of them needs to ask. A
+// success can only lower a rate, but for the one that completes MinimumCalls.
+func (m *machine) calm() bool {
+	if m.hold != nil || m.state != StateClosed {
+		return true // no rule is asked
+	}
+	return m.below(&m.verdicts, m.cfg.FailureRateThreshold) && (!m.cfg.slowRule() || m.below(&m.durations, m.cfg.SlowCallRateThreshold))
+}
+
+func (m *machine) below(t *tally, threshold float64) bool {
+	entries, marked := t.at(m.now)
+	return threshold == Off || float64(marked)/float64(max(entries, m.cfg.MinimumCalls)) < threshold
+}
+
+// look returns from when on calls must not pass l without somebody having looked.
+func (m *machine) look(l *lane) time.Duration {
+	if !l.timed {
+		return never
+	}
+	look := m.now + maxWait
+	if d := m.earliest(); d.kind != noDeadline {
+		look = min(look, d.at)
+	}
+	if w := m.verdicts.width; w > 0 {
+		look = min(look, (m.now/w+1)*w)
+	}
+	if l.grouped {
+		look = min(look, time.Duration(l.number+1)*m.cfg.sixteenth())
+	}
+	return look
+}
+
+// lane returns the lane of calls that arrive now. It is the newest; older ones stay until the calls in them have ended.
+func (m *machine) lane() *lane {
+	now := m.newGroup()
+	refusal := m.refusing()
+	stripes := max(1, m.stripes)
+	var wider *group // the one of a narrower lane that goes on
+	if n := len(m.lanes); n > 0 && !m.lanes[n-1].shut {
+		l := m.lanes[n-1]
+		if l.crowded.Load() {
+			stripes = min(2*len(l.stripes), maxStripes)
+		}
+		fits := l.refusal == refusal && l.grouped == now.grouped && len(l.stripes) == stripes
+		switch {
+		case fits && l.number == now.number:
+			return l
+		case fits && l.calls == 0:
+			*l.group = now
+			m.lanes = slices.DeleteFunc(m.lanes, func(other *lane) bool { return other != l && other.calls == 0 })
+			return l
+		case l.grouped && now.grouped && l.number == now.number:
+			wider = l.group
+		}
+	}
+	m.stripes = stripes
+	m.lanes = slices.DeleteFunc(m.lanes, func(l *lane) bool { return l.calls == 0 && l.group != wider })
+	if wider == nil {
+		wider = new(now)
+	}
+	l := &lane{
+		period: m.period, state: m.shown(), refusal: refusal, measured: m.cfg.measuresSlow(), slow: m.cfg.SlowCallDuration,
+		timed:   refusal == nil && (m.cfg.measuresSlow() || m.cfg.WindowDuration > 0 || m.timesAll) || m.earliest().kind != noDeadline,
+		stripes: make([]stripe, stripes), group: wider,
+	}
+	m.lanes = append(m.lanes, l)
+	return l
+}
+
+// newGroup is one for calls that start now.
+func (m *machine) newGroup() group {
+	g := group{last: m.now}
+	if m.state == StateClosed && m.cfg.measuresSlow() && m.shown() != StateForcedOpen {
+		g.grouped, g.number = true, int64(m.now/m.cfg.sixteenth())
+	}
+	return g
+}
+
+// refusing returns what every call gets now, nil when that depends on the call.
+func (m *machine) refusing() *OpenError {
+	if s := m.shown(); s != StateOpen && s != StateForcedOpen {
+		return nil
+	}
+	return m.currentRefusal()
+}
+
+// shutLanes lets nobody pass where calls have passed by other settings, or under the hold while it tracked another state:
+// then none of them can turn slow any more. Those in flight whose start nobody knows count as if they started now.
+func (m *machine) shutLanes(grouped bool) {
+	for _, l := range m.lanes {
+		l.shut = true
+		l.grouped = l.grouped && grouped
+		if m.cfg.measuresSlow() {
+			l.since.first(m.now)
+		}
+	}
+}
+
+// hung returns the lane whose calls turn slow next, nil if there is none.
+func (m *machine) hung() *lane {
+	if m.cfg.measuresSlow() {
+		for _, l := range m.lanes {
+			if l.grouped && l.calls > 0 {
+				return l
+			}
+		}
+	}
+	return nil
+}
+
+// turn enters the calls of a lane as slow.
+func (m *machine) turn(l *lane) {
+	m.durations.add(m.now, l.calls, true)
+	l.turned = true
+	m.lanes = slices.DeleteFunc(m.lanes, func(other *lane) bool { return other.group == l.group })
+}

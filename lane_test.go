@@ -1,0 +1,187 @@
+package breaker
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var laneConfigs = map[string]Config{
+	"window of calls, no clock": {},
+	"slow rule on":              {SlowCallDuration: time.Hour},
+	"window of time":            {WindowDuration: 24 * time.Hour},
+	"after a failure":           {SlowCallDuration: time.Hour, WindowDuration: 24 * time.Hour, FailureThreshold: 2},
+}
+
+// Somebody has the lock and keeps it; whoever needs it would wait for ever.
+func TestMostCallsTakeNoLock(t *testing.T) {
+	for name, cfg := range laneConfigs {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // time stands still, so that there is nothing to look at
+				b := Must(New("b", cfg))
+				if name == "after a failure" {
+					fail(b, 1)
+				}
+				require.Zero(t, succeedQuietly(b, 1))
+				b.mu.Lock()
+				require.Zero(t, succeedQuietly(b, 100))
+				require.Equal(t, StateClosed, b.State())
+				b.mu.Unlock()
+				require.Equal(t, 101, b.Status().Metrics.SuccessfulCalls)
+
+				for _, refuse := range []func(){func() { b.Trip("") }, func() { b.ForceOpen(Hold{For: time.Hour}) }, func() { b.ForceOpen(Hold{}) }} {
+					before := b.Status().Metrics.RejectedCalls
+					refuse()
+					b.mu.Lock()
+					require.Equal(t, 100, succeedQuietly(b, 100))
+					require.NotEqual(t, StateClosed, b.State())
+					b.mu.Unlock()
+					require.Equal(t, before+100, b.Status().Metrics.RejectedCalls)
+				}
+				b.Disable(Hold{})
+				b.mu.Lock()
+				require.Zero(t, succeedQuietly(b, 100))
+				b.mu.Unlock()
+				require.Equal(t, 201, b.Status().Metrics.SuccessfulCalls)
+			})
+		})
+	}
+}
+
+// While a success may be the outcome that opens it, each has to ask.
+func TestASuccessThatMayTripTakesTheLock(t *testing.T) {
+	b := Must(New("b", Config{FailureThreshold: Off, MinimumCalls: 10}))
+	fail(b, 5)
+	require.Nil(t, b.lane.Load(), "5 of 10 would do")
+	require.Zero(t, succeedQuietly(b, 5))
+	require.Equal(t, StateOpen, b.State())
+	require.Equal(t, 10, b.Status().Trip.Calls)
+
+	b = Must(New("b", Config{FailureThreshold: Off, MinimumCalls: 10}))
+	fail(b, 4)
+	require.NotNil(t, b.lane.Load(), "4 of 10 would not")
+}
+
+func TestAMarkKnowsTheLatestInstant(t *testing.T) {
+	const opened = 1000 * time.Hour
+	for _, c := range []struct {
+		name string
+		at   []time.Duration
+		want time.Duration
+	}{
+		{"of one", []time.Duration{opened + 5}, opened + 5},
+		{"the later of two", []time.Duration{opened + 5, opened + 7}, opened + 7},
+		{"in any order", []time.Duration{opened + 7, opened + 5}, opened + 7},
+		{"of one held up since before", []time.Duration{opened - time.Second}, opened - time.Second},
+		{"at the last moment", []time.Duration{opened, opened + maxWait - 1}, opened + maxWait - 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := &lane{stripes: make([]stripe, 1)}
+			w := &l.stripes[0].in
+			for _, at := range c.at {
+				require.True(t, l.count(w, at))
+			}
+			w.Or(markSealed)
+			require.False(t, l.count(w, opened+maxWait-1), "it is sealed")
+			n, latest := 0, time.Duration(0)
+			w.take(opened, &n, &latest)
+			require.Equal(t, len(c.at), n)
+			require.Equal(t, c.want, latest)
+		})
+	}
+}
+
+func TestAMarkThatIsFullIsTakenOver(t *testing.T) {
+	b := Must(New("b", Config{}))
+	require.Zero(t, succeedQuietly(b, 1))
+	require.Equal(t, 1, b.Status().Metrics.SuccessfulCalls)
+	s := &b.lane.Load().stripes[0]
+	s.in.Store(markFull)
+	s.out.Store(markFull)
+	require.Zero(t, succeedQuietly(b, 10))
+	m := b.Status().Metrics
+	require.Equal(t, markFull>>instantBits+11, m.SuccessfulCalls)
+	require.Zero(t, m.InFlight)
+}
+
+func TestALaneGrowsWhereCallsMeet(t *testing.T) {
+	b := Must(New("b", Config{SlowCallDuration: time.Hour}))
+	for _, want := range []int{1, 2, 4, 8, 16, 16} {
+		held, err := b.Acquire(context.Background())
+		require.NoError(t, err)
+		require.Len(t, b.lane.Load().stripes, want)
+		b.lane.Load().crowded.Store(true)
+		b.lane.Load().look.Store(0)
+		t.Cleanup(func() { held.Done(nil) })
+	}
+	require.Equal(t, 6, b.Status().Metrics.InFlight)
+	require.Len(t, b.machine.lanes, 5, "those with calls in them")
+}
+
+// No count is lost or made twice, whoever comes between, and no reader sees one that never was.
+func TestCountsAreExactUnderLoad(t *testing.T) {
+	const goroutines, each = 16, 2000
+	for name, cfg := range laneConfigs {
+		t.Run(name, func(t *testing.T) {
+			cfg.FailureThreshold, cfg.FailureRateThreshold = Off, Off
+			b := Must(New("b", cfg))
+			var readers, callers sync.WaitGroup
+			var stop atomic.Bool
+			readers.Go(func() {
+				for last := (Metrics{}); !stop.Load(); {
+					m := b.Status().Metrics
+					if m.SuccessfulCalls < last.SuccessfulCalls || m.FailedCalls < last.FailedCalls || m.InFlight < 0 || m.InFlight > goroutines {
+						t.Errorf("after %+v came %+v", last, m)
+						return
+					}
+					last = m
+				}
+			})
+			for g := range goroutines {
+				callers.Go(func() {
+					for i := range each {
+						_ = b.Do(context.Background(), func(context.Context) error {
+							if (g+i)%100 == 0 {
+								return errScripted
+							}
+							return nil
+						})
+					}
+				})
+			}
+			callers.Wait()
+			stop.Store(true)
+			readers.Wait()
+			m := b.Status().Metrics
+			require.Equal(t, []int{goroutines * each * 99 / 100, goroutines * each / 100, 0}, []int{m.SuccessfulCalls, m.FailedCalls, m.InFlight})
+		})
+	}
+}
+
+// A success is dated by its own clock, or where none is read for it by the look that finds it.
+func TestTheLastSuccessIsDated(t *testing.T) {
+	for name, cfg := range laneConfigs {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := Must(New("b", cfg))
+				require.Zero(t, succeedQuietly(b, 1))
+				b.Status()
+				time.Sleep(time.Minute)
+				require.Zero(t, succeedQuietly(b, 2))
+				called := time.Now()
+				time.Sleep(time.Minute)
+				if name == "window of calls, no clock" {
+					called = time.Now()
+				}
+				require.True(t, called.Equal(b.Status().LastSuccessTime))
+				time.Sleep(time.Minute)
+				require.True(t, called.Equal(b.Status().LastSuccessTime), "it stays")
+			})
+		})
+	}
+}
