@@ -79,7 +79,7 @@ func (b *answerBody) ended(err error) error {
 	switch {
 	case err == io.EOF:
 		verdict = b.scan.end(b.wantsAnswer)
-	case b.scan.complete() && b.call.ctx.Err() == context.Canceled: // as good as a Close
+	case b.scan.answered(), b.scan.complete() && b.call.ctx.Err() == context.Canceled: // there is nothing to miss; as good as a Close
 		verdict = b.scan.err()
 	}
 	b.mu.Unlock()

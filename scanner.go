@@ -54,7 +54,9 @@ type scanner struct {
 	events  int            // with data
 	model   bool           // it is a language model's: it owes a marker
 	marker  bool           // seen
+	over    bool           // it said [DONE], which alone is no marker: some say it after an answer that was cut
 	content bool           // since last asked
+	spoken  bool           // there has been content
 	fault   *UpstreamError // the first
 	total   int            // bytes
 	json    jsonDepth
@@ -94,6 +96,7 @@ func (s *scanner) feed(p []byte) {
 func (s *scanner) tookContent() bool {
 	took := s.content
 	s.content = false
+	s.spoken = s.spoken || took
 	return took
 }
 
@@ -102,8 +105,11 @@ func (s *scanner) complete() bool {
 	if s.format == document {
 		return s.json.ended
 	}
-	return s.marker
+	return s.marker || s.over
 }
+
+// answered reports whether a language model has said that its answer is complete.
+func (s *scanner) answered() bool { return s.marker }
 
 // end takes the body's end. The error is what a stream that ended so has to be blamed for. wantsAnswer: an empty one, too.
 func (s *scanner) end(wantsAnswer bool) error {
@@ -130,15 +136,18 @@ func (s *scanner) end(wantsAnswer bool) error {
 
 // err returns the error that the body has told of so far.
 func (s *scanner) err() error {
-	if s.format == document && s.fault == nil && s.total <= maxFault && s.json.ended {
+	if s.format == document && s.fault == nil && s.total <= maxFault && s.json.ended && bytes.Contains(s.data, []byte("error")) {
 		if f := readFault(s.data); f.within && f.named() != "" {
 			s.fault = Diagnose(http.StatusOK, nil, s.data)
 		}
 	}
-	if s.fault == nil {
-		return nil
+	switch {
+	case s.fault != nil:
+		return s.fault
+	case s.over && s.model && !s.marker:
+		return errNoMarker
 	}
-	return s.fault
+	return nil
 }
 
 func (s *scanner) stream(p []byte) {
@@ -168,7 +177,7 @@ func (s *scanner) stream(p []byte) {
 // another takes a line like most: one more token of a chat, alone in its event, or the empty line after it. It is a short cut,
 // no rule: what it leaves to line ends the same.
 func (s *scanner) another(line []byte) bool {
-	if !s.model || s.format != events || s.nameLen > 0 || len(s.data) > 0 || s.failing {
+	if !s.model || !s.spoken && !s.content || s.format != events || s.nameLen > 0 || len(s.data) > 0 || s.failing {
 		return false
 	}
 	last := len(line) - 1
@@ -302,7 +311,8 @@ func (s *scanner) judge(data, line []byte, whole bool) {
 			s.value.whole(line)
 		}
 		if v := &s.value; !named && v.found && !v.terminal && !v.isError { // as most events are
-			s.model, s.content = true, true
+			s.model = true
+			s.content = s.content || s.spoken || !saysNothing(data)
 			return
 		}
 		said = s.unnamed(data)
@@ -337,16 +347,76 @@ func (s *scanner) unnamed(data []byte) sense {
 	v := &s.value
 	switch {
 	case data[0] == '[' && bytes.HasPrefix(data, done):
-		s.marker = true
+		s.over = true
 		return idle
 	case v.isError || errorIn(data):
 		return failed
 	case v.terminal:
 		return finished
 	case v.found || s.format == events && !s.model && s.events <= maxModels && bytes.Contains(data, choices):
+		if !s.spoken && !s.content && saysNothing(data) {
+			return beginning
+		}
 		return speaking
 	}
 	return ordinary
+}
+
+var (
+	delta = []byte(`"delta"`)
+	empty = [][]byte{[]byte(`""`), []byte("null"), []byte("[]"), []byte("{}")}
+	roles = []byte(`"role"`)
+)
+
+// saysNothing reports whether a chunk of a chat has a delta with nothing in it but a role, as the first often has long before
+// the model has begun to answer. It looks at one delta; what it does not understand says something.
+func saysNothing(data []byte) bool {
+	at := bytes.Index(data, delta)
+	if at < 0 {
+		return false
+	}
+	rest, ok := bytes.CutPrefix(trimSpace(data[at+len(delta):]), []byte(":"))
+	if rest = trimSpace(rest); !ok || len(rest) == 0 || rest[0] != '{' {
+		return false
+	}
+	for rest = trimSpace(rest[1:]); len(rest) > 0 && rest[0] != '}'; {
+		var said bool
+		if rest, said = nextMember(rest); said {
+			return false
+		}
+	}
+	return len(rest) > 0
+}
+
+// nextMember returns what follows an object's member, and whether the member is more than an empty value or a role.
+func nextMember(p []byte) (rest []byte, said bool) {
+	isRole := bytes.HasPrefix(p, roles)
+	colon := bytes.IndexByte(p, ':')
+	if colon < 0 {
+		return nil, true
+	}
+	p = trimSpace(p[colon+1:])
+	if isRole && len(p) > 0 && p[0] == '"' {
+		p = p[1:]
+		p = p[bytes.IndexByte(p, '"')+1:]
+	} else if p = cutEmpty(p); p == nil {
+		return nil, true
+	}
+	p = trimSpace(p)
+	if len(p) > 0 && p[0] == ',' {
+		p = trimSpace(p[1:])
+	}
+	return p, false
+}
+
+// cutEmpty returns what follows an empty value; nil if there is none.
+func cutEmpty(p []byte) []byte {
+	for _, e := range empty {
+		if rest, ok := bytes.CutPrefix(p, e); ok {
+			return rest
+		}
+	}
+	return nil
 }
 
 // endEvent takes the empty line after an event.

@@ -112,8 +112,7 @@ func (o *seen) judgeUnnamed(data, line string) {
 		}
 	}
 	switch {
-	case strings.HasPrefix(data, "[DONE]"):
-		o.Marker = true
+	case strings.HasPrefix(data, "[DONE]"): // no marker by itself
 	case firstError.MatchString(data) || reason == "error":
 		o.Failed = true
 	case reason != "" && reason != "null":
@@ -265,4 +264,25 @@ func TestALongLineThatFlowsIsNoStall(t *testing.T) {
 	s = newScanner(events)
 	s.feed([]byte(": " + strings.Repeat("x", 5000)))
 	require.False(t, s.tookContent(), "a comment")
+}
+
+func TestARoleAloneIsNoContent(t *testing.T) {
+	for data, want := range map[string]bool{
+		`{"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}`:           true,
+		`{"choices":[{"delta":{"content":"","role":"assistant"}}]}`:                                true,
+		`{"choices":[{ "delta" : { "role" : "assistant" , "content" : null, "tool_calls": [] }}]}`: true,
+		`{"choices":[{"delta":{}}]}`:                                                             true,
+		`{"choices":[{"delta":{"role":"assistant","content":"a"}}]}`:                             false,
+		`{"choices":[{"delta":{"role":"assistant","content":null,"reasoning_content":"hm"}}]}`:   false,
+		`{"choices":[{"delta":{"role":"assistant","content":null,"tool_calls":[{"index":0}]}}]}`: false,
+		`{"choices":[{"delta":{"role":"assistant","content":""`:                                  false,
+		`{"choices":[{"delta":"a"}]}`:                                                            false, `{"choices":[{"text":"a"}]}`: false, `{"choices":[{"delta":{"role":`: false,
+	} {
+		require.Equal(t, want, saysNothing([]byte(data)), data)
+	}
+}
+
+func FuzzARoleAlone(f *testing.F) {
+	f.Add([]byte(`{"choices":[{"delta":{"role":"assistant","content":""}}]}`))
+	f.Fuzz(func(_ *testing.T, data []byte) { saysNothing(data) })
 }

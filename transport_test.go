@@ -232,6 +232,8 @@ func TestStreamsAreJudgedByHowTheyEnd(t *testing.T) {
 	}{
 		{"chat: whole", sse, []string{chatChunk, chatEnd, chatDone}, oneSuccess},
 		{"chat: no [DONE], but a finish reason", sse, []string{chatChunk, chatEnd}, oneSuccess},
+		{"chat: cut after its finish reason", sse, []string{chatChunk, chatEnd, cut}, oneSuccess},
+		{"chat: [DONE] without a finish reason", sse, []string{chatChunk, chatDone}, oneFailure},
 		{"chat: no marker", sse, []string{chatChunk, chatChunk}, oneFailure},
 		{"chat: cut", sse, []string{chatChunk, cut}, oneFailure},
 		{"chat: malformed event, then complete", sse, []string{chatChunk, "data: {\"choices\":[{\"del\n\n", chatEnd, chatDone}, oneSuccess},
@@ -455,6 +457,13 @@ func TestLimitsFailACallThatDoesNotGetOn(t *testing.T) {
 			require.Equal(t, oneFailure, llm.outcomes())
 		})
 	}
+	t.Run("a role alone is no content", func(t *testing.T) {
+		begun := `data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}` + "\n\n"
+		llm := newFakeLLM(t, Config{}, stream(sse, begun, rest), FirstContentLimit(150*time.Millisecond), StallLimit(time.Hour))
+		_, _, err := llm.ask(t)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.Equal(t, oneFailure, llm.outcomes())
+	})
 	t.Run("a caller who takes his time is no stall", func(t *testing.T) {
 		llm := newFakeLLM(t, Config{}, stream(sse, chatChunk, chatChunk, chatEnd, chatDone), limits...)
 		resp, err := llm.post(t.Context())

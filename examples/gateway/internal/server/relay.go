@@ -15,6 +15,9 @@ import (
 // body. An answer that is finished ends whether they come or not.
 const afterFinish = 250 * time.Millisecond
 
+// afterFinishForUsage is the same where the caller asked for the usage, which providers send right behind the finish.
+const afterFinishForUsage = 2 * time.Second
+
 // relay passes a streamed answer on, event by event. Until something is said in it the caller has got nothing, and another target
 // may be asked; after that the answer is this one, and if it breaks, it ends broken.
 func (c *call) relay(t *target, resp *http.Response) *wire.Failure {
@@ -113,7 +116,7 @@ func (s *relay) take(step wire.Step) {
 // babbles reports whether there has been much, and nothing in it.
 func (s *relay) babbles() bool { return !s.begun && len(s.out) > 1<<20 }
 
-// finish waits no longer than afterFinish for what is left, unless usage is still to come that was asked for.
+// finish waits no longer than afterFinish for what is left, and a little longer for usage that was asked for.
 func (s *relay) finish() {
 	if s.finished {
 		return
@@ -121,7 +124,7 @@ func (s *relay) finish() {
 	s.finished = true
 	wait := afterFinish
 	if s.call.request.IncludeUsage {
-		wait = max(wait, s.call.cfg.Limits.BetweenContents)
+		wait = min(afterFinishForUsage, max(wait, s.call.cfg.Limits.BetweenContents))
 	}
 	s.grace = time.AfterFunc(wait, func() { s.resp.Body.Close() })
 }
