@@ -136,7 +136,16 @@ func (r *results) completeFile(ctx context.Context, b *bench, p *sources, file s
 			outside = append(outside, m)
 		}
 	}
-	prog, variants, bad, err := b.assemble(ctx, file, src, inBodies)
+	if err := r.tryTogether(ctx, b, file, src, inBodies, jobs, note); err != nil {
+		return err
+	}
+	inParallel(jobs, len(outside), func(i int) { r.tryAlone(ctx, b, outside[i], src, note) })
+	return ctx.Err()
+}
+
+// tryTogether runs mutants of function bodies from one program.
+func (r *results) tryTogether(ctx context.Context, b *bench, file string, src []byte, mutants []*mutant, jobs int, note func(*mutant, fate)) error {
+	prog, variants, bad, err := b.assemble(ctx, file, src, mutants)
 	if err != nil {
 		return err
 	}
@@ -150,25 +159,27 @@ func (r *results) completeFile(ctx context.Context, b *bench, p *sources, file s
 		}
 	}
 	inParallel(jobs, len(variants), func(i int) {
-		r.tryOne(ctx, b, &prog, variants[i].mutant, variants[i].number, src, note)
+		tryOne(ctx, b, &prog, variants[i].mutant, variants[i].number, src, note)
 	})
-	inParallel(jobs, len(outside), func(i int) {
-		binary, complaints, err := b.compile(ctx, file, outside[i].apply(src))
-		switch {
-		case err != nil:
-			fmt.Fprintln(os.Stderr, "mutate:", outside[i].ID, err)
-		case complaints != "":
-			note(outside[i], invalid)
-		default:
-			defer os.RemoveAll(filepath.Dir(binary))
-			r.tryOne(ctx, b, &program{binary: binary}, outside[i], 0, src, note)
-		}
-	})
-	return ctx.Err()
+	return nil
+}
+
+// tryAlone compiles one mutant and runs it.
+func (r *results) tryAlone(ctx context.Context, b *bench, m *mutant, src []byte, note func(*mutant, fate)) {
+	binary, complaints, err := b.compile(ctx, m.File, m.apply(src))
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "mutate:", m.ID, err)
+	case complaints != "":
+		note(m, invalid)
+	default:
+		defer os.RemoveAll(filepath.Dir(binary))
+		tryOne(ctx, b, &program{binary: binary}, m, 0, src, note)
+	}
 }
 
 // tryOne notes the fate of a mutant. One that could not be tried stays without a result.
-func (r *results) tryOne(ctx context.Context, b *bench, p *program, m *mutant, number int, src []byte, note func(*mutant, fate)) {
+func tryOne(ctx context.Context, b *bench, p *program, m *mutant, number int, src []byte, note func(*mutant, fate)) {
 	f, err := b.judge(ctx, p, number, b.reaching(m, src))
 	switch {
 	case ctx.Err() != nil:

@@ -34,7 +34,7 @@ func within(src []byte, mutants []*variant) ([]byte, error) {
 		return nil, err
 	}
 	at := func(p token.Pos) int { return fset.Position(p).Offset }
-	var head, tail bytes.Buffer
+	var file, variants bytes.Buffer
 	written := 0
 	for _, d := range f.Decls {
 		fn, ok := d.(*ast.FuncDecl)
@@ -42,34 +42,31 @@ func within(src []byte, mutants []*variant) ([]byte, error) {
 			continue
 		}
 		s := signatureOf(fn, func(n ast.Node) string { return string(src[at(n.Pos()):at(n.End())]) })
+		from, to := at(fn.Body.Lbrace), at(fn.Body.Rbrace)+1
 		var choices strings.Builder
 		for _, v := range mutants {
-			if v.start < at(fn.Body.Lbrace) || v.end > at(fn.Body.Rbrace) {
-				continue
+			if from <= v.start && v.end < to {
+				fmt.Fprintf(&choices, "case %d: %s;", v.number, s.call(v.number))
+				v.first = lines(&variants)
+				fmt.Fprintf(&variants, "func %s %s\n", s.head(v.number), v.apply(src)[from:to+len(v.with)-(v.end-v.start)])
+				v.last = lines(&variants)
 			}
-			fmt.Fprintf(&choices, "case %d: %s;", v.number, s.call(v.number))
-			changed := v.apply(src)
-			body := changed[at(fn.Body.Lbrace) : at(fn.Body.Rbrace)+1+len(v.with)-(v.end-v.start)]
-			v.first = bytes.Count(tail.Bytes(), []byte("\n"))
-			fmt.Fprintf(&tail, "func %s %s\n", s.head(v.number), body)
-			v.last = bytes.Count(tail.Bytes(), []byte("\n"))
 		}
-		if choices.Len() == 0 {
-			continue
+		if choices.Len() > 0 {
+			fmt.Fprintf(&file, "%sfunc %s { if mutant__ != 0 { switch mutant__ { %s } }; ", src[written:at(fn.Pos())], s.head(0), choices.String())
+			written = from + 1
 		}
-		head.Write(src[written:at(fn.Pos())])
-		fmt.Fprintf(&head, "func %s { if mutant__ != 0 { switch mutant__ { %s } }; ", s.head(0), choices.String())
-		written = at(fn.Body.Lbrace) + 1
 	}
-	head.Write(src[written:])
-	head.WriteString("\n")
-	before := bytes.Count(head.Bytes(), []byte("\n"))
+	fmt.Fprintf(&file, "%s\n", src[written:])
+	before := lines(&file)
 	for _, v := range mutants {
 		v.first += before + 1
 		v.last += before
 	}
-	return append(head.Bytes(), tail.Bytes()...), nil
+	return append(file.Bytes(), variants.Bytes()...), nil
 }
+
+func lines(b *bytes.Buffer) int { return bytes.Count(b.Bytes(), []byte("\n")) }
 
 // signature is a function's head, with a name for everything that its variants must be given.
 type signature struct {
