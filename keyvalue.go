@@ -124,7 +124,7 @@ func (v *keyValue) begin() {
 // step takes a byte of what follows the key.
 func (v *keyValue) step(c byte) {
 	switch {
-	case v.at == nowhere, v.at != inText && isSpace(c):
+	case v.at == nowhere, c == '\r', v.at != inText && isSpace(c): // a CR may be part of the line's end
 	case v.at == afterKey && c == ':':
 		v.at = afterColon
 	case v.at == afterColon && c == '"':

@@ -32,7 +32,7 @@ func scan(f bodyFormat, pieces ...[]byte) seen {
 }
 
 var (
-	finishReason = regexp.MustCompile(`^"finish_reason"[ \t\r\n]*:[ \t\r\n]*(t|"([^"]{0,6})(?:"|[^"]))`)
+	finishReason = regexp.MustCompile(`^"finish_reason"[ \t\r\n]*:[ \t\r\n]*(t|"([^"]{0,6})"|"([^"]{6})[^"])`)
 	firstType    = regexp.MustCompile(`^\{[ \t\r\n]*"type"[ \t\r\n]*:[ \t\r\n]*"([^"]{0,31})"`)
 	firstError   = regexp.MustCompile(`^\{[ \t\r\n]*"error"[ \t\r\n]*:[ \t\r\n]*[^n \t\r\n]`)
 )
@@ -68,7 +68,12 @@ func oracle(body string) (o seen) {
 				o.Events++
 			}
 			if data == "" && strings.HasSuffix(text, "}") {
-				o.judge(name, text, text) // not joined with what follows
+				before := o.Failed
+				o.Failed = false
+				if o.judge(name, text, text); o.Failed {
+					data = text // what follows may say more; anything else is not joined with it
+				}
+				o.Failed = o.Failed || before
 				continue
 			}
 			data += text + "\n"
@@ -107,8 +112,8 @@ func (o *seen) judgeUnnamed(data, line string) {
 	var reason string
 	i := strings.LastIndex(line, `"finish_reason"`)
 	if i >= 0 {
-		if m := finishReason.FindStringSubmatch(line[i:]); m != nil {
-			reason = cmp.Or(m[2], strings.Trim(m[1], `"`))
+		if m := finishReason.FindStringSubmatch(strings.ReplaceAll(line[i:], "\r", "")); m != nil {
+			reason = cmp.Or(m[2], m[3], strings.Trim(m[1], `"`))
 		}
 	}
 	switch {
