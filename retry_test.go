@@ -278,6 +278,7 @@ func TestAPauseBeyondTheDeadlineIsNotBegun(t *testing.T) {
 				res, err := breaker.Protect(upstream(), llm.ask, append(c.opts, c.retry)...).OrCall("local", answers("local").ask).Call(ctx, "x")
 				require.NoError(t, err)
 				require.Equal(t, "local", res.Source)
+				require.Equal(t, reply("local"), res.Value)
 				require.Equal(t, c.err, res.Cause)
 				require.Zero(t, time.Since(start))
 				require.EqualValues(t, 1, llm.made.Load())
