@@ -463,8 +463,12 @@ func TestAFileOfAsManyValuesAsAllowedIsRead(t *testing.T) {
 	lists := strings.TrimSuffix(strings.Repeat("*a, ", 498), ", ")
 	others := most - (2 + 4 + 1000 + 498 + 498*1000) // the keys and values of the file and of metadata, the first list, the lists
 	for more, want := range map[int]bool{-1: true, 0: true, 1: false} {
-		_, err := ParseFile([]byte("metadata:\n  a: &a [" + strings.Repeat("x, ", 1000) + "]\n  b: [" + strings.Repeat("x, ", others+more) + lists + "]\n"))
+		f, err := ParseFile([]byte("metadata:\n  a: &a [" + strings.Repeat("x, ", 1000) + "]\n  b: [" + strings.Repeat("x, ", others+more) + lists + "]\n"))
 		require.Equal(t, want, err == nil, "%d values: %v", most+more, err)
+		if want {
+			read := f.Metadata["b"].([]any)
+			require.Len(t, read[len(read)-1], 1000, "the last list is read too")
+		}
 	}
 }
 
