@@ -219,6 +219,9 @@ func (e orderError) Error() string { return e.text }
 
 // readOrder reads the body, which may be empty. Whatever it does not understand is an error: half an order is none.
 func readOrder(w http.ResponseWriter, r *http.Request) (order, error) {
+	if r.Body == nil { // a request that came from no server
+		return order{}, nil
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxOrder))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return order{}, orderError{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has more than %d bytes: an order is short", maxOrder)}
