@@ -88,7 +88,11 @@ func (s *openAIStream) Event(out, data []byte) ([]byte, Step, *Failure) {
 	if e := chunk.Get("error"); e.Exists() && e.Type != gjson.Null {
 		return out, Quiet, Judge(200, nil, data)
 	}
-	step := s.step(chunk.Get("choices"))
+	choices := chunk.Get("choices")
+	if choices.Get(`#(finish_reason=="error")`).Exists() {
+		return out, Quiet, &Failure{Kind: Cut, Message: "the provider says that it failed in the middle of the answer", Code: "answer_cut"}
+	}
+	step := s.step(choices)
 	s.spoken = s.spoken || step != Quiet
 	return appendEvent(out, data), step, nil
 }
@@ -127,7 +131,7 @@ func (s *openAIStream) End(out []byte) []byte { return append(out, doneEvent...)
 
 func (s *openAIStream) step(choices gjson.Result) (step Step) {
 	for _, choice := range choices.Array() {
-		if reason := choice.Get("finish_reason"); reason.Exists() && reason.Type != gjson.Null {
+		if reason := choice.Get("finish_reason").String(); reason != "" && reason != "null" { // some say so instead of leaving it out
 			s.unfinished--
 			s.finished = true
 			if step = Content; s.unfinished <= 0 {

@@ -273,6 +273,24 @@ func TestWordsInATextAreNoSigns(t *testing.T) {
 	require.Equal(t, text+doneEvent, out)
 }
 
+// As in the library's own scanner.
+func TestAFinishReasonThatSaysNothingIsNoFinish(t *testing.T) {
+	says := func(reason string) string {
+		return `data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":` + reason + `}]}` + "\n\n"
+	}
+	for _, reason := range []string{`""`, `"null"`, `null`} {
+		_, steps, f := play(t, "openai", `{"model":"m","messages":[]}`, says(reason)+says(reason)+says(`"stop"`)+doneEvent)
+		require.Nil(t, f, reason)
+		require.Equal(t, []Step{Content, Content, Finish, Done}, steps, reason)
+		_, _, f = play(t, "openai", `{"model":"m","messages":[]}`, says(reason)+doneEvent)
+		require.NotNil(t, f, "cut after %s", reason)
+		require.Equal(t, "answer_cut", f.Code)
+	}
+	_, _, f := play(t, "openai", `{"model":"m","messages":[]}`, says("null")+says(`"error"`)+doneEvent)
+	require.NotNil(t, f)
+	require.Equal(t, Cut, f.Kind)
+}
+
 func TestEveryChoiceMustFinish(t *testing.T) {
 	finish := func(index string) string {
 		return `data: {"choices":[{"index":` + index + `,"delta":{},"finish_reason":"stop"}]}` + "\n\n"
