@@ -297,6 +297,8 @@ func TestEveryChoiceMustFinish(t *testing.T) {
 	}
 	_, steps, _ := play(t, "openai", `{"model":"m","n":2,"messages":[]}`, finish("0")+finish("1")+doneEvent)
 	require.Equal(t, []Step{Content, Finish, Done}, steps)
+	_, steps, _ = play(t, "openai", `{"model":"m","n":2,"messages":[]}`, finish("0")+finish("0")+finish("1")+doneEvent)
+	require.Equal(t, []Step{Content, Content, Finish, Done}, steps, "some providers say so twice")
 }
 
 func TestEventsOfAllForms(t *testing.T) {
