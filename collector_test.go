@@ -269,6 +269,17 @@ func TestNamesOfAnyKindAreScraped(t *testing.T) {
 	require.Len(t, scrape(t, r.Collector()), 7*15+1)
 }
 
+func TestSourcesOfAnyKindAreScraped(t *testing.T) {
+	r := newRegistry(t, breaker.RegistryConfig{})
+	b := r.Breaker("x")
+	for _, source := range []string{"a\xffb", "a\xfeb", "a\uFFFDb", `"`, "größe"} {
+		_, err := breaker.Protect(b, failsWith(errUpstream).ask).OrCall(source, answers("yes").ask).Do(bg, "x")
+		require.NoError(t, err)
+	}
+	require.InDelta(t, 3, scrape(t, r.Collector())["breaker_fallback_total{name=\"x\",source=\"a\uFFFDb\"}"], 0)
+	require.Len(t, b.Status().Metrics.Fallbacks, 3)
+}
+
 func TestRegisteringTwiceIsAnErrorAndWrappingHelps(t *testing.T) {
 	a, b := newRegistry(t, breaker.RegistryConfig{}), newRegistry(t, breaker.RegistryConfig{})
 	a.Breaker("x")

@@ -38,8 +38,9 @@ func Authorize(allow func(r *http.Request) (who string, ok bool)) HandlerOption 
 //
 // With "Accept: text/event-stream" the list becomes a stream: an event "snapshot" with every Status by name, then "transition"
 // as they happen, "status" with those that changed and "removed" with names, at the latest a second after, "risk" with what
-// [Assess] makes of each status sent, and a "tick" each second. A client that does not keep up is disconnected, and gets a snapshot when it is back. A stream ends with its request's
-// context: have Server.RegisterOnShutdown cancel that, for Shutdown waits.
+// [Assess] makes of each status sent, a "tick" each second and, once, "session": whom [Authorize] takes the client for, and
+// whether it may give orders. A client that does not keep up is disconnected, and gets a snapshot when it is back. A stream ends
+// with its request's context: have Server.RegisterOnShutdown cancel that, for Shutdown waits.
 //
 // Statuses are for everybody who can send a request, and hold error texts (see [WithErrorText]). Mount it below a prefix with
 // [http.StripPrefix]; the page finds the rest by relative URLs.
@@ -219,6 +220,9 @@ func (e orderError) Error() string { return e.text }
 
 // readOrder reads the body, which may be empty. Whatever it does not understand is an error: half an order is none.
 func readOrder(w http.ResponseWriter, r *http.Request) (order, error) {
+	if r.Body == nil { // a request that came from no server
+		return order{}, nil
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxOrder))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return order{}, orderError{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has more than %d bytes: an order is short", maxOrder)}

@@ -297,6 +297,17 @@ func TestContentTypes(t *testing.T) {
 	require.Equal(t, 200, s.ask(t, "POST", path, "", "Content-Type", "text/plain").status, "where nothing is, its type is no matter")
 }
 
+func TestAnOrderWithoutABodyNeedsNoServer(t *testing.T) {
+	r := newRegistry(t, breaker.RegistryConfig{Services: map[string]breaker.Config{"a": {}}})
+	request, err := http.NewRequest(http.MethodPost, "/admin/circuit-breakers/a/trip", nil)
+	require.NoError(t, err)
+	require.Nil(t, request.Body)
+	page := httptest.NewRecorder()
+	r.Handler(breaker.Authorize(asAnn)).ServeHTTP(page, request)
+	require.Equal(t, 200, page.Code, page.Body.String())
+	require.Equal(t, breaker.StateOpen, r.Breaker("a").State())
+}
+
 func TestABodyIsShort(t *testing.T) {
 	s := serve(t, []string{"a"}, breaker.Authorize(asAnn))
 	res := s.order(t, "a", "trip", `{"reason": "`+strings.Repeat("x", 4000)+`"}`)

@@ -3,6 +3,7 @@ package breaker
 import (
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -252,8 +253,10 @@ func sourceNamed(list []*sourceCount, name string) *sourceCount {
 	return nil
 }
 
-// learn returns the count of a new source, or the common one when there are enough.
+// learn returns the count of a new source, or the common one when there are enough. A name that is not UTF-8 is made so: as a
+// label it would fail the whole scrape.
 func (c *fallbackCounts) learn(name string) *sourceCount {
+	name = strings.ToValidUTF8(name, "\uFFFD")
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	list := c.list()

@@ -371,11 +371,11 @@ var (
 // saysNothing reports whether a chunk of a chat has a delta with nothing in it but a role, as the first often has long before
 // the model has begun to answer. It looks at one delta; what it does not understand says something.
 func saysNothing(data []byte) bool {
-	at := bytes.Index(data, delta)
-	if at < 0 {
+	_, rest, ok := bytes.Cut(data, delta)
+	if !ok {
 		return false
 	}
-	rest, ok := bytes.CutPrefix(trimSpace(data[at+len(delta):]), []byte(":"))
+	rest, ok = bytes.CutPrefix(trimSpace(rest), []byte(":"))
 	if rest = trimSpace(rest); !ok || len(rest) == 0 || rest[0] != '{' {
 		return false
 	}

@@ -157,6 +157,9 @@ func (f *feed) next(c *cursor) telling {
 	f.takeLocked()
 	f.lookLocked(time.Now())
 	missed := f.moved - c.moved
+	if !c.started {
+		missed = 0 // its snapshot says where all that has led to
+	}
 	if missed > uint64(len(f.moves)) {
 		return telling{behind: true}
 	}

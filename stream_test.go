@@ -426,6 +426,19 @@ func TestATransitionWaitsForNoClient(t *testing.T) {
 	}
 }
 
+func TestAClientGetsItsSnapshotHoweverMuchHappensAsItComes(t *testing.T) {
+	r, f := feedOf(t, "a")
+	c := f.join()
+	for range 2 * maxMoves {
+		r.Breaker("a").Trip("")
+		r.Breaker("a").Reset("")
+	}
+	told := f.next(c)
+	require.False(t, told.behind)
+	require.NotEmpty(t, told.frames)
+	require.True(t, strings.HasPrefix(string(told.frames[0]), "event: snapshot"))
+}
+
 func TestAThousandEventClientsComeAndVanishAndNothingIsLeft(t *testing.T) {
 	names := make([]string, 20)
 	for i := range names {
@@ -459,7 +472,7 @@ func TestAThousandEventClientsComeAndVanishAndNothingIsLeft(t *testing.T) {
 			}
 			defer conn.Close() // without a word
 			fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n", listPath)
-			_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 			read := bufio.NewReader(conn)
 			for {
 				line, err := read.ReadString('\n')

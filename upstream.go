@@ -46,12 +46,15 @@ func (e *UpstreamError) Error() string {
 	} else {
 		fmt.Fprintf(&b, "error inside an answer of status %d", e.StatusCode)
 	}
-	said := string(e.Kind)
+	said, code := string(e.Kind), e.Code
+	if code == strconv.Itoa(e.StatusCode) { // as Google says it: nothing new
+		code = ""
+	}
 	switch {
-	case e.Type != "" && e.Code != "" && e.Type != e.Code:
-		said = e.Type + ", " + e.Code
-	case e.Type+e.Code != "":
-		said = cmp.Or(e.Code, e.Type)
+	case e.Type != "" && code != "" && e.Type != code:
+		said = e.Type + ", " + code
+	case e.Type+code != "":
+		said = cmp.Or(code, e.Type)
 	}
 	return b.String() + ": " + said
 }

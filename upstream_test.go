@@ -139,3 +139,9 @@ func FuzzDiagnose(f *testing.F) {
 		}
 	})
 }
+
+func TestACodeThatRepeatsTheStatusIsNotShown(t *testing.T) {
+	e := Diagnose(400, nil, []byte(`{"error":{"code":400,"message":"API key not valid.","status":"INVALID_ARGUMENT"}}`))
+	require.Equal(t, "400 Bad Request: account", e.Error())
+	require.Equal(t, "400", e.Code)
+}

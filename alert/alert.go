@@ -81,7 +81,7 @@ type Alerter struct {
 	closeErr error         // its result, to be read after that
 
 	mu          sync.Mutex // guards the fields below
-	unsubscribe []func()
+	unsubscribe map[*breaker.Registry]func()
 	closed      bool
 	incidents   int
 	untracked   uint64
@@ -181,7 +181,8 @@ func (o *options) check() error {
 // start sets the goroutines going.
 func start(o options, senders []namedSender, clean func()) *Alerter {
 	ctx, abort := context.WithCancel(context.Background())
-	a := &Alerter{options: o, clean: clean, abort: abort, stopWatcher: make(chan struct{}), ended: make(chan struct{})}
+	a := &Alerter{options: o, clean: clean, abort: abort, stopWatcher: make(chan struct{}), ended: make(chan struct{}),
+		unsubscribe: map[*breaker.Registry]func(){}}
 	a.mailbox.ready = make(chan struct{}, 1)
 	for _, s := range senders {
 		c := newChannel(s, &o)
@@ -193,7 +194,7 @@ func start(o options, senders []namedSender, clean func()) *Alerter {
 }
 
 // Watch tells of every breaker of r from now on, also of those that are not closed already. It does not block. It may be called for
-// several registries; after Close it does nothing.
+// several registries; for one that is watched already, and after Close, it does nothing.
 func (a *Alerter) Watch(r *breaker.Registry) {
 	if r == nil || !a.subscribe(r) {
 		return
@@ -209,12 +210,12 @@ func (a *Alerter) Watch(r *breaker.Registry) {
 func (a *Alerter) subscribe(r *breaker.Registry) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
+	if a.closed || a.unsubscribe[r] != nil {
 		return false
 	}
-	a.unsubscribe = append(a.unsubscribe, r.Subscribe(func(e breaker.Event) {
+	a.unsubscribe[r] = r.Subscribe(func(e breaker.Event) {
 		a.mailbox.put(subject{r, e.Breaker.Name()}, e)
-	}))
+	})
 	return true
 }
 

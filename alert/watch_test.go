@@ -61,6 +61,16 @@ func TestAnOpeningIsToldAtOnceAndARecoveryOnceItHasLasted(t *testing.T) {
 	})
 }
 
+func TestARegistryThatIsWatchedTwiceIsWatchedOnce(t *testing.T) {
+	watching(t, func(t *testing.T, r *breaker.Registry, a *Alerter, to *receiver) {
+		a.Watch(r)
+		fail(r.Breaker("x"))
+		settled(0)
+		require.Len(t, to.got, 1)
+		require.Equal(t, 1, to.got[0].Openings)
+	})
+}
+
 func TestABreakerThatFlapsAThousandTimesInAMinuteSendsAHandful(t *testing.T) {
 	watching(t, func(t *testing.T, r *breaker.Registry, a *Alerter, to *receiver) {
 		x := r.Breaker("x")

@@ -119,7 +119,7 @@ func (r *rig) watchOpening() *opening {
 		if e.To == breaker.StateOpen {
 			o.once.Do(func() {
 				m := b.Status().Metrics
-				o.admitted = int(m.TotalCalls - m.RejectedCalls + m.InFlight)
+				o.admitted = m.TotalCalls - m.RejectedCalls + m.InFlight
 				o.failures = int(e.Trip.Observed)
 			})
 		}

@@ -64,6 +64,39 @@ func TestRequestsThatAreRefusedByTheirForm(t *testing.T) {
 	require.Zero(t, a.calls())
 }
 
+func TestAWrongPathOrMethodIsAnErrorThatClientsCanRead(t *testing.T) {
+	g := start(t, two, newProvider(t, says("large", "ok")), newProvider(t, says("small", "no")))
+	tests := []struct {
+		method, path string
+		status       int
+		allow        string
+	}{
+		{"GET", "/v1/chat/completions", 405, "POST"},
+		{"DELETE", "/v1/embeddings", 405, "POST"},
+		{"POST", "/v1/models", 405, "GET, HEAD"},
+		{"DELETE", "/v1/models/chat", 405, "GET, HEAD"},
+		{"POST", "/health", 405, "GET, HEAD"},
+		{"POST", "/ready", 405, "GET, HEAD"},
+		{"POST", "/metrics", 405, "GET, HEAD"},
+		{"POST", "/v1/responses", 404, ""},
+		{"POST", "/v1/chat/completions/", 404, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
+			r, err := http.NewRequestWithContext(t.Context(), tt.method, g.server.URL+tt.path, nil)
+			require.NoError(t, err)
+			resp, err := http.DefaultClient.Do(r)
+			require.NoError(t, err)
+			defer resp.Body.Close()
+			require.Equal(t, tt.status, resp.StatusCode)
+			require.Equal(t, tt.allow, resp.Header.Get("Allow"))
+			body, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			require.Contains(t, string(body), `"error":{"message":`)
+		})
+	}
+}
+
 func TestACallerHasARate(t *testing.T) {
 	a, b := newProvider(t, says("large", "ok")), newProvider(t, says("small", "no"))
 	limited := strings.Replace(two, "key_env: CALLER_KEY}", "key_env: CALLER_KEY, rate: 0.01, burst: 2}", 1)

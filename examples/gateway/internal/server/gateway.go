@@ -6,6 +6,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -117,6 +118,34 @@ func (g *Gateway) routes() http.Handler {
 	mux.HandleFunc("GET /v1/models/{id...}", g.oneModel)
 	mux.HandleFunc("GET /health", g.health)
 	mux.HandleFunc("GET /ready", g.ready)
+	mux.HandleFunc("/v1/", nothingHere)
+	for path, method := range map[string]string{
+		"/v1/chat/completions": http.MethodPost, "/v1/embeddings": http.MethodPost, "/v1/models": readOnly, "/v1/models/{id...}": readOnly,
+		"/health": readOnly, "/ready": readOnly, "/metrics": readOnly,
+	} {
+		mux.HandleFunc(path, wantsMethod(method))
+	}
 	g.operate(mux)
 	return mux
+}
+
+const readOnly = "GET, HEAD"
+
+// wantsMethod answers requests whose path is right and whose method is not: the page, which takes all that is left, would say that
+// nothing is there.
+func wantsMethod(allow string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Allow", allow)
+		writeError(w, http.StatusMethodNotAllowed, problem{
+			Message: fmt.Sprintf("%.20q is not for this path: want %s", r.Method, allow), Type: "invalid_request_error", Code: "method_not_allowed",
+		})
+	}
+}
+
+// nothingHere answers what clients of OpenAI's API may ask for and this gateway does not have, in the form that they read.
+func nothingHere(w http.ResponseWriter, r *http.Request) {
+	writeError(w, http.StatusNotFound, problem{
+		Message: fmt.Sprintf("nothing is at %.100q: want POST /v1/chat/completions, POST /v1/embeddings or GET /v1/models", r.URL.Path),
+		Type:    "invalid_request_error", Code: "not_found",
+	})
 }

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 
 	"github.com/tidwall/gjson"
 )
@@ -49,17 +50,17 @@ func whole(body []byte, must string) ([]byte, *Failure) {
 func isSet(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
 
 func (openAI) Stream(r *Request) Stream {
-	s := &openAIStream{unfinished: 1}
-	if raw, ok := r.field("n"); ok && json.Unmarshal(raw, &s.unfinished) != nil {
-		s.unfinished = 1
+	s := &openAIStream{choices: 1}
+	if raw, ok := r.field("n"); ok && json.Unmarshal(raw, &s.choices) != nil {
+		s.choices = 1
 	}
 	return s
 }
 
 type openAIStream struct {
-	unfinished int  // choices
-	finished   bool // one of them has
-	spoken     bool // content has come
+	choices  int     // that were asked for
+	finished []int64 // the indexes of those that have; some providers say so twice
+	spoken   bool    // content has come
 
 	before, after []byte // of the text in the last event that was looked at closely, with its quotes
 }
@@ -71,7 +72,7 @@ func (s *openAIStream) Event(out, data []byte) ([]byte, Step, *Failure) {
 		return appendEvent(out, data), Content, nil
 	}
 	if string(data) == "[DONE]" {
-		if !s.finished { // no choice has: the polite end of an answer that was cut further up
+		if len(s.finished) == 0 { // no choice has: the polite end of an answer that was cut further up
 			return out, Quiet, &Failure{Kind: Cut, Message: "the answer ended without a finish reason", Code: "answer_cut"}
 		}
 		return out, Done, nil
@@ -88,7 +89,11 @@ func (s *openAIStream) Event(out, data []byte) ([]byte, Step, *Failure) {
 	if e := chunk.Get("error"); e.Exists() && e.Type != gjson.Null {
 		return out, Quiet, Judge(200, nil, data)
 	}
-	step := s.step(chunk.Get("choices"))
+	choices := chunk.Get("choices")
+	if choices.Get(`#(finish_reason=="error")`).Exists() {
+		return out, Quiet, &Failure{Kind: Cut, Message: "the provider says that it failed in the middle of the answer", Code: "answer_cut"}
+	}
+	step := s.step(choices)
 	s.spoken = s.spoken || step != Quiet
 	return appendEvent(out, data), step, nil
 }
@@ -127,10 +132,11 @@ func (s *openAIStream) End(out []byte) []byte { return append(out, doneEvent...)
 
 func (s *openAIStream) step(choices gjson.Result) (step Step) {
 	for _, choice := range choices.Array() {
-		if reason := choice.Get("finish_reason"); reason.Exists() && reason.Type != gjson.Null {
-			s.unfinished--
-			s.finished = true
-			if step = Content; s.unfinished <= 0 {
+		if reason := choice.Get("finish_reason").String(); reason != "" && reason != "null" { // some say so instead of leaving it out
+			if i := choice.Get("index").Int(); len(s.finished) < max(1, s.choices) && !slices.Contains(s.finished, i) {
+				s.finished = append(s.finished, i)
+			}
+			if step = Content; len(s.finished) >= s.choices {
 				return Finish
 			}
 		}

@@ -273,12 +273,32 @@ func TestWordsInATextAreNoSigns(t *testing.T) {
 	require.Equal(t, text+doneEvent, out)
 }
 
+// As in the library's own scanner.
+func TestAFinishReasonThatSaysNothingIsNoFinish(t *testing.T) {
+	says := func(reason string) string {
+		return `data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":` + reason + `}]}` + "\n\n"
+	}
+	for _, reason := range []string{`""`, `"null"`, `null`} {
+		_, steps, f := play(t, "openai", `{"model":"m","messages":[]}`, says(reason)+says(reason)+says(`"stop"`)+doneEvent)
+		require.Nil(t, f, reason)
+		require.Equal(t, []Step{Content, Content, Finish, Done}, steps, reason)
+		_, _, f = play(t, "openai", `{"model":"m","messages":[]}`, says(reason)+doneEvent)
+		require.NotNil(t, f, "cut after %s", reason)
+		require.Equal(t, "answer_cut", f.Code)
+	}
+	_, _, f := play(t, "openai", `{"model":"m","messages":[]}`, says("null")+says(`"error"`)+doneEvent)
+	require.NotNil(t, f)
+	require.Equal(t, Cut, f.Kind)
+}
+
 func TestEveryChoiceMustFinish(t *testing.T) {
 	finish := func(index string) string {
 		return `data: {"choices":[{"index":` + index + `,"delta":{},"finish_reason":"stop"}]}` + "\n\n"
 	}
 	_, steps, _ := play(t, "openai", `{"model":"m","n":2,"messages":[]}`, finish("0")+finish("1")+doneEvent)
 	require.Equal(t, []Step{Content, Finish, Done}, steps)
+	_, steps, _ = play(t, "openai", `{"model":"m","n":2,"messages":[]}`, finish("0")+finish("0")+finish("1")+doneEvent)
+	require.Equal(t, []Step{Content, Content, Finish, Done}, steps, "some providers say so twice")
 }
 
 func TestEventsOfAllForms(t *testing.T) {
