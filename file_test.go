@@ -179,6 +179,7 @@ var badFiles = []bad{
 	{"a second document", "version: 1\n---\nversion: 1\n", 3, "", "a second document", "one document"},
 	{"rubbish after the document", "version: 1\n...\nfoo\n", 3, "", "a syntax error", "valid YAML: did not find expected <document start>"},
 	{"two colons in the first line", "a: b: c", 1, "", "a syntax error", "valid YAML: mapping values are not allowed"},
+	{"two colons in the first line of two", "a: b: c\nd: e\n", 1, "", "a syntax error", "valid YAML: mapping values are not allowed"},
 	{"indentation", "version: 1\nmetadata:\n  a: 1\n   b: 2\n", 4, "", "a syntax error", "valid YAML: mapping values are not allowed"},
 	{"a tab", "version: 1\nmetadata:\n\ta: 1\n", 3, "", "a syntax error", "cannot start any token"},
 	{"an unclosed list", "version: 1\nmetadata:\n  a: [1, 2\n  b: 3\n", 3, "", "a syntax error", "',' or ']'"},
@@ -186,7 +187,9 @@ var badFiles = []bad{
 	{"an unclosed quote", "version: 1\nmetadata: {a: \"x}\n\n", 2, "", "a syntax error", "end of stream"},
 	{"an unclosed brace at the end", "{", 1, "", "a syntax error", "valid YAML"},
 	{"an unknown anchor", "version: 1\nmetadata:\n  a: *nowhere\n", 3, "", "a syntax error", "unknown anchor"},
+	{"an unknown anchor that begins its line", "metadata: [a,\n*nowhere\n]\nversion: 1\n", 2, "", "a syntax error", "unknown anchor"},
 	{"a control character", "version: 1\nmetadata: \x01\n", 2, "", "a control character or a byte that is not UTF-8", "UTF-8"},
+	{"a control character in the first line", "# \x01\nversion: 1\n", 1, "", "a control character or a byte that is not UTF-8", "UTF-8"},
 	{"not UTF-8", "version: 1\n\nmetadata: \xff\n", 3, "", "a control character or a byte that is not UTF-8", "UTF-8"},
 	{"too large", strings.Repeat("#\n", 3<<20), 1, "", "a larger file", "at most 4194304 bytes"},
 
@@ -208,6 +211,7 @@ var badFiles = []bad{
 	{"a null key", "circuit_breaker:\n  services:\n    ~: {}\n", 3, "circuit_breaker.services", "null", "text as a key"},
 	{"a list as a key", "circuit_breaker:\n  services:\n    [a, b]: {}\n", 3, "circuit_breaker.services", "a list", "text as a key"},
 	{"a merge of a word", "circuit_breaker:\n  default:\n    <<: base\n", 3, "circuit_breaker.default", "base", "a mapping"},
+	{"two merges, the second of a word", "circuit_breaker:\n  default:\n    <<: {}\n    <<: base\n", 4, `circuit_breaker.default."<<"`, "base", "already in line 3"},
 	{"an alias that merges itself", "circuit_breaker:\n  default: &a\n    <<: *a\n", 2, "circuit_breaker.default", "a mapping", "what does not contain itself"},
 
 	wrong("a misspelt key", "failure_treshold: 5", "failure_treshold", "5", "did you mean failure_threshold?"),
@@ -248,6 +252,7 @@ var badFiles = []bad{
 	wrong("a rate above one", "failure_rate_threshold: 50", "failure_rate_threshold", "50", "a fraction > 0 and <= 1, or off"),
 	wrong("a rate in percent", "failure_rate_threshold: 50%", "failure_rate_threshold", "50%", "a fraction > 0 and <= 1, or off"),
 	wrong("a negative rate", "failure_rate_threshold: -0.5", "failure_rate_threshold", "-0.5", "a fraction > 0 and <= 1, or off"),
+	wrong("a quoted rate", `failure_rate_threshold: "0.5"`, "failure_rate_threshold", `"0.5"`, "a fraction > 0 and <= 1, or off"),
 	wrong("not a number", "failure_rate_threshold: .nan", "failure_rate_threshold", ".nan", "a fraction > 0 and <= 1, or off"),
 	wrong("infinite", "timeout_seconds: .inf", "timeout_seconds", ".inf", "seconds > 0"),
 	wrong("minus infinite", "timeout_jitter: -.inf", "timeout_jitter", "-.inf", "a fraction >= 0 and < 1, or off"),
@@ -255,6 +260,7 @@ var badFiles = []bad{
 	wrong("a jitter of one", "timeout_jitter: 1", "timeout_jitter", "1", "a fraction >= 0 and < 1, or off"),
 	wrong("a duration without unit", `timeout_seconds: "30"`, "timeout_seconds", `"30"`, `seconds > 0, or a duration such as "30s"`),
 	wrong("a duration in days", `timeout_seconds: 1d`, "timeout_seconds", `1d`, `seconds > 0, or a duration such as "30s"`),
+	wrong("a duration with a tag", `timeout_seconds: !x 5s`, "timeout_seconds", `5s`, `seconds > 0, or a duration such as "30s"`),
 	wrong("a duration of octal seconds", `timeout_seconds: 030`, "timeout_seconds", `030`, "seconds > 0"),
 	wrong("a negative duration", "timeout_seconds: -5", "timeout_seconds", "-5", "seconds > 0"),
 	wrong("a duration beyond 292 years", "max_timeout_seconds: 9223372037", "max_timeout_seconds", "9223372037", "seconds > 0"),
@@ -409,12 +415,12 @@ func TestLoadFileNamesTheFile(t *testing.T) {
 
 func TestWhatIsTheUsersOwnIsCarriedAsJSONWouldBe(t *testing.T) {
 	f, err := ParseFile([]byte(`
-metadata: {text: x, date: 2026-01-02, quoted: "010", yes: yes, none: ~, t: true, f: False, n: -7, r: 1.50, e: 1e3, dot: .5, 200: ok, true: key,
+metadata: {text: x, date: 2026-01-02, quoted: "010", yes: yes, none: ~, t: true, f: False, n: -7, r: 1.50, e: 1e3, huge: 1e300, dot: .5, 200: ok, true: key,
   list: [1, [], {}], alias: &a {b: 1}, again: *a, merged: {<<: *a, c: 2}}
 `))
 	require.NoError(t, err)
 	require.Equal(t, map[string]any{
-		"text": "x", "date": "2026-01-02", "quoted": "010", "yes": "yes", "none": nil, "t": true, "f": false, "n": -7, "r": 1.5, "e": 1000.0,
+		"text": "x", "date": "2026-01-02", "quoted": "010", "yes": "yes", "none": nil, "t": true, "f": false, "n": -7, "r": 1.5, "e": 1000.0, "huge": 1e300,
 		"dot": 0.5, "200": "ok", "true": "key", "list": []any{1, []any{}, map[string]any{}}, "alias": map[string]any{"b": 1},
 		"again": map[string]any{"b": 1}, "merged": map[string]any{"b": 1, "c": 2},
 	}, f.Metadata)
@@ -449,6 +455,31 @@ func TestFilesThatAskForTooMuchEndSoon(t *testing.T) {
 			require.NotContains(t, err.Error(), "cache_fallback")
 			require.Less(t, len(err.Error()), 2000)
 		})
+	}
+}
+
+func TestAFileOfAsManyValuesAsAllowedIsRead(t *testing.T) {
+	const most = 500_000
+	lists := strings.TrimSuffix(strings.Repeat("*a, ", 498), ", ")
+	others := most - (2 + 4 + 1000 + 498 + 498*1000) // the keys and values of the file and of metadata, the first list, the lists
+	for more, want := range map[int]bool{-1: true, 0: true, 1: false} {
+		f, err := ParseFile([]byte("metadata:\n  a: &a [" + strings.Repeat("x, ", 1000) + "]\n  b: [" + strings.Repeat("x, ", others+more) + lists + "]\n"))
+		require.Equal(t, want, err == nil, "%d values: %v", most+more, err)
+		if want {
+			read := f.Metadata["b"].([]any)
+			require.Len(t, read[len(read)-1], 1000, "the last list is read too")
+		}
+	}
+}
+
+func TestWhichCharactersAFileMayHold(t *testing.T) {
+	for _, c := range []rune{'\t', ' ', '~', 0x85, 0xA0, 0xD7FF, 0xE000, 0xFFFD, 0x10000, 0x10FFFF} {
+		_, err := ParseFile([]byte("metadata: {a: \"x" + string(c) + "x\"}"))
+		require.NoError(t, err, "%#x", c)
+	}
+	for _, c := range []rune{0, 0x08, 0x0B, 0x0C, 0x0E, 0x1F, 0x7F, 0x80, 0x84, 0x86, 0x9F, 0xFFFE, 0xFFFF} {
+		_, err := ParseFile([]byte("metadata: {a: \"x" + string(c) + "x\"}"))
+		require.ErrorContains(t, err, "a control character", "%#x", c)
 	}
 }
 

@@ -32,7 +32,8 @@ var badFallbacks = []bad{
 func TestTheCacheFallbackIsReadWhenItIsEnabled(t *testing.T) {
 	for line, want := range map[string]time.Duration{
 		"{enabled: true, max_age_seconds: 1.5}": 1500 * time.Millisecond, "{enabled: true, max_age_seconds: 5m}": 5 * time.Minute,
-		"{enabled: false, max_age_seconds: 5}": 0, "{enabled: false}": 0,
+		"{enabled: true, max_age_seconds: 1ns}": 1,
+		"{enabled: false, max_age_seconds: 5}":  0, "{enabled: false}": 0,
 	} {
 		f, err := ParseFile([]byte("fallback: {cache_fallback: " + line + "}"))
 		require.NoError(t, err)
@@ -45,6 +46,7 @@ func answer(t *testing.T, f Fallback, err error) (*http.Response, string) {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "br")
+		w.Header().Set("Content-Length", "7")
 		f.Write(w, err)
 	}))
 	defer s.Close()

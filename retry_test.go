@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,6 +102,21 @@ func TestRetryPausesGrowAndAreSpread(t *testing.T) {
 	}
 }
 
+func TestASmallRetryPauseIsExact(t *testing.T) {
+	for base, want := range map[time.Duration][]time.Duration{-time.Second: {0}, 0: {0}, 1: {0, 1}, 2: {1, 2}, 3: {1, 2, 3}} {
+		seen := map[time.Duration]bool{}
+		for range 100 {
+			synctest.Test(t, func(t *testing.T) {
+				llm, at := starts(failTimes(1, errUpstream))
+				_, err := breaker.Protect(upstream(), llm.ask, breaker.Retry(1, base)).Do(t.Context(), "x")
+				require.NoError(t, err)
+				seen[(*at)[1]] = true
+			})
+		}
+		require.ElementsMatch(t, want, slices.Collect(maps.Keys(seen)), "base %d", base)
+	}
+}
+
 func TestHugeRetrySettingsDoNotRunOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
@@ -130,6 +147,7 @@ func TestAfterOpenForRetryWaitsUntilTheBreakerAdmits(t *testing.T) {
 		{"a failure", breaker.OpenFor(errUpstream, 7*time.Second), breaker.Config{}, 7 * time.Second},
 		{"an ignored outcome", breaker.Ignore(breaker.OpenFor(errUpstream, 7*time.Second)), breaker.Config{}, 7 * time.Second},
 		{"a pause shorter than base", breaker.OpenFor(errUpstream, time.Millisecond), breaker.Config{}, time.Millisecond},
+		{"a pause of next to nothing", breaker.Ignore(breaker.OpenFor(errUpstream, 1)), breaker.Config{}, 1},
 		{"MaxRetryAfter caps it", breaker.OpenFor(errUpstream, time.Hour), breaker.Config{MaxRetryAfter: time.Minute}, time.Minute},
 		{"a rule that opens for longer", breaker.OpenFor(errUpstream, time.Second), breaker.Config{FailureThreshold: 1, OpenTimeout: 20 * time.Second}, 20 * time.Second},
 	} {
@@ -147,6 +165,34 @@ func TestAfterOpenForRetryWaitsUntilTheBreakerAdmits(t *testing.T) {
 			})
 		})
 	}
+}
+
+// thoughtful is an error that takes a second to say whether it is a refusal.
+type thoughtful struct{ error }
+
+func (thoughtful) Is(target error) bool {
+	if target == breaker.ErrOpen {
+		time.Sleep(time.Second)
+	}
+	return false
+}
+
+func TestAfterOpenForRetryWaitsForTheRestOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := upstream()
+		time.Sleep(time.Minute)
+		llm, at := starts(func(n int) error {
+			if n > 1 {
+				require.Equal(t, breaker.StateHalfOpen, b.State())
+				return nil
+			}
+			time.Sleep(2 * time.Second)
+			return breaker.OpenFor(thoughtful{errUpstream}, 7*time.Second)
+		})
+		_, err := breaker.Protect(b, llm.ask, breaker.Retry(1, 0)).Do(t.Context(), "x")
+		require.NoError(t, err)
+		require.Equal(t, []time.Duration{0, 10 * time.Second}, *at, "two for the call, one to classify its error, seven as asked")
+	})
 }
 
 func TestAfterOpenForTheBreakerIsAskedLikeByAnyCall(t *testing.T) {
@@ -232,6 +278,7 @@ func TestAPauseBeyondTheDeadlineIsNotBegun(t *testing.T) {
 				res, err := breaker.Protect(upstream(), llm.ask, append(c.opts, c.retry)...).OrCall("local", answers("local").ask).Call(ctx, "x")
 				require.NoError(t, err)
 				require.Equal(t, "local", res.Source)
+				require.Equal(t, reply("local"), res.Value)
 				require.Equal(t, c.err, res.Cause)
 				require.Zero(t, time.Since(start))
 				require.EqualValues(t, 1, llm.made.Load())
@@ -314,6 +361,16 @@ func TestWithinOfZeroOrLessIsNoBound(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, reply("false"), res)
 	}
+}
+
+func TestWithinOfNextToNothingIsABound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, err := breaker.Protect(upstream(), func(ctx context.Context, _ prompt) (reply, error) {
+			<-ctx.Done()
+			return "", ctx.Err()
+		}, breaker.Within(1)).Do(t.Context(), "x")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	})
 }
 
 func TestAStepRetriesToo(t *testing.T) {

@@ -295,7 +295,7 @@ func duration(n *yaml.Node, unit time.Duration) (time.Duration, bool) {
 	switch {
 	case isNumber(n):
 		text += strings.TrimLeft(unit.String(), "0123456789")
-	case !isText(n) || text == "" || !strings.HasSuffix(text, "s") && !strings.HasSuffix(text, "m") && !strings.HasSuffix(text, "h"):
+	case !isText(n) || !strings.HasSuffix(text, "s") && !strings.HasSuffix(text, "m") && !strings.HasSuffix(text, "h"):
 		return 0, false
 	}
 	d, err := time.ParseDuration(text)
@@ -309,7 +309,6 @@ func boolean(n *yaml.Node) (v, ok bool) {
 
 // free reads what is the user's own: any JSON value, as Go's encoding/json would represent it but whole numbers as int.
 func (r *nodeReader) free(n *yaml.Node, at *place) any {
-	n = followed(n)
 	if n.Kind == yaml.ScalarNode {
 		return r.freeScalar(n, at)
 	}
