@@ -317,7 +317,7 @@ func (b *Breaker) idle() bool {
 	now := b.lock()
 	defer b.unlock()
 	m := &b.machine
-	if m.totals.inFlight > 0 || m.state != StateClosed && len(m.probes) == 0 || m.hold != nil && m.hold.For == 0 {
+	if m.totals.inFlight > 0 || m.state != StateClosed || m.hold != nil && m.hold.For == 0 {
 		return false // time alone will not change that: no need to look any closer
 	}
 	m = m.seen(now)

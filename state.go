@@ -291,7 +291,7 @@ func (m *machine) open(t *Trip, asked time.Duration) {
 		return
 	}
 	if m.state == StateClosed {
-		m.freeze()
+		m.frozen = m.now // the tallies show what led to the opening until the breaker closes
 	}
 	m.trip, m.until, m.reopened, m.ramping = t, plus(m.now, wait), again, false
 	m.ended = 0
@@ -299,13 +299,6 @@ func (m *machine) open(t *Trip, asked time.Duration) {
 		m.ended = m.period
 	}
 	m.enter(StateOpen, Event{Reason: t.Reason})
-}
-
-// freeze stops the tallies: they show what led to the opening until the breaker closes.
-func (m *machine) freeze() {
-	m.frozen = m.now
-	m.verdicts.forget(m.now)
-	m.durations.forget(m.now)
 }
 
 // recover closes the breaker after a successful trial.

@@ -103,13 +103,6 @@ func (t *tally) advance(now time.Duration) {
 	}
 }
 
-// forget drops what has left the window by now.
-func (t *tally) forget(now time.Duration) {
-	if t.width > 0 {
-		t.advance(now)
-	}
-}
-
 // clone returns a tally that shares no memory with t.
 func (t *tally) clone() tally {
 	c := *t
@@ -185,8 +178,6 @@ func (t *tally) insert(at time.Duration, b bucket) {
 // eachBucket calls f for each bucket, oldest first, with the last instant that belongs to it.
 func (t *tally) eachBucket(f func(b bucket, end time.Duration)) {
 	for number := max(0, t.newest-windowBuckets+1); number <= t.newest; number++ {
-		if b := t.buckets[number%windowBuckets]; b.entries > 0 {
-			f(b, time.Duration(number+1)*t.width-1)
-		}
+		f(t.buckets[number%windowBuckets], time.Duration(number+1)*t.width-1)
 	}
 }
