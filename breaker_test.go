@@ -69,3 +69,25 @@ func TestNothingIsAllocatedOnTheHotPath(t *testing.T) {
 		})
 	}
 }
+
+// The hints are set only while they have something to say: each spares a lock, or a look at the caller's context.
+func TestHintsAreSetNoLongerThanTheyHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := Must(New("x", Config{SuccessThreshold: 1, RampUp: time.Minute}))
+		requireHints := func(probing bool) {
+			t.Helper()
+			require.Equal(t, []bool{probing, false}, []bool{b.probing.Load(), b.undelivered.Load()})
+		}
+		b.Trip("")
+		requireHints(false)
+		time.Sleep(b.Config().MaxOpenTimeout)
+		p, err := b.Acquire(context.Background())
+		require.NoError(t, err)
+		requireHints(true)
+		p.Done(nil)
+		requireHints(false)
+		_, err = b.Acquire(context.Background()) // by the lock, since it ramps
+		require.NoError(t, err)
+		requireHints(false)
+	})
+}

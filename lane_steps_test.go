@@ -317,3 +317,29 @@ func chosenIn(trace []moment) (list []int) {
 	}
 	return list
 }
+
+// meeting lets another call be counted at w just before the swap of the next.
+func meeting(w *mark) {
+	onStep = func(point string) {
+		if point == "swap mark" {
+			onStep = func(string) {}
+			w.add(0)
+		}
+	}
+}
+
+func TestEveryOrderOfAtomicStepsOfCallsThatMeet(t *testing.T) {
+	for stripes, crowded := range map[int]bool{1: true, maxStripes / 2: true, maxStripes: false} {
+		l := &lane{stripes: make([]stripe, stripes)}
+		l.look.Store(never)
+		w := &l.stripes[0].in
+		meeting(w)
+		require.False(t, w.add(0))
+		require.False(t, l.crowded.Load())
+		meeting(w)
+		require.True(t, l.count(w, 0))
+		require.EqualValues(t, 3, w.Load()/markOne)
+		require.Equal(t, crowded, l.crowded.Load())
+		require.Equal(t, crowded, l.look.Load() == 0)
+	}
+}

@@ -24,6 +24,7 @@ func TestMostCallsTakeNoLock(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // time stands still, so that there is nothing to look at
 				b := Must(New("b", cfg))
+				time.Sleep(2 * time.Hour)
 				if name == "after a failure" {
 					fail(b, 1)
 				}
@@ -65,10 +66,20 @@ func TestASuccessThatMayTripTakesTheLock(t *testing.T) {
 	b = Must(New("b", Config{FailureThreshold: Off, MinimumCalls: 10}))
 	fail(b, 4)
 	require.NotNil(t, b.lane.Load(), "4 of 10 would not")
+
+	b = Must(New("b", Config{}))
+	fail(b, 5)
+	require.Equal(t, StateOpen, b.State())
+	require.NotNil(t, b.lane.Load(), "what is refused cannot trip")
+	b.Reset("")
+	b.Disable(Hold{})
+	fail(b, 20)
+	require.NotNil(t, b.lane.Load(), "under a hold nothing does")
 }
 
 func TestAMarkKnowsTheLatestInstant(t *testing.T) {
 	const opened = 1000 * time.Hour
+	const wraps = (opened>>instantBits + 1) << instantBits // where all bits that are kept are zero: seven seconds later
 	for _, c := range []struct {
 		name string
 		at   []time.Duration
@@ -78,6 +89,8 @@ func TestAMarkKnowsTheLatestInstant(t *testing.T) {
 		{"the later of two", []time.Duration{opened + 5, opened + 7}, opened + 7},
 		{"in any order", []time.Duration{opened + 7, opened + 5}, opened + 7},
 		{"of one held up since before", []time.Duration{opened - time.Second}, opened - time.Second},
+		{"around a wrap", []time.Duration{wraps - 5, wraps, wraps - 1}, wraps},
+		{"first at a wrap", []time.Duration{wraps, wraps - 5}, wraps},
 		{"at the last moment", []time.Duration{opened, opened + maxWait - 1}, opened + maxWait - 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -121,6 +134,34 @@ func TestALaneGrowsWhereCallsMeet(t *testing.T) {
 	}
 	require.Equal(t, 6, b.Status().Metrics.InFlight)
 	require.Len(t, b.machine.lanes, 5, "those with calls in them")
+	for _, l := range b.machine.lanes {
+		require.Same(t, b.machine.lanes[0].group, l.group, "they started in the same sixteenth")
+	}
+}
+
+func TestALaneWithoutCallsMakesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := Must(New("b", Config{SlowCallDuration: 16 * time.Second}))
+		var held []*Permit
+		ask := func(lanes int) {
+			t.Helper()
+			p, err := b.Acquire(context.Background())
+			require.NoError(t, err)
+			held = append(held, p)
+			require.Len(t, b.machine.lanes, lanes)
+			time.Sleep(time.Second)
+		}
+		ask(1)
+		ask(2)
+		held[0].Done(nil)
+		ask(2) // for a newer one
+		ask(3)
+		for _, p := range held[1:] {
+			p.Done(nil)
+		}
+		time.Sleep(time.Second)
+		ask(1) // for one that is used again
+	})
 }
 
 // No count is lost or made twice, whoever comes between, and no reader sees one that never was.
@@ -184,4 +225,13 @@ func TestTheLastSuccessIsDated(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestADurationIsThatOfTheCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := Must(New("b", Config{}, WithDurationHistogram()))
+		time.Sleep(time.Minute)
+		require.NoError(t, b.Do(context.Background(), func(context.Context) error { time.Sleep(2 * time.Second); return nil }))
+		require.Equal(t, 2*time.Second, time.Duration(b.durations.sum.Load()))
+	})
 }

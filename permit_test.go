@@ -34,6 +34,20 @@ func TestAListenerThatDiesOnTheWayInCostsNoPlace(t *testing.T) {
 	}
 }
 
+func TestAListenersTimeIsNotThatOfTheCallItHoldsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBreaker(t, breaker.Config{SlowCallDuration: time.Second, SuccessThreshold: 1}, breaker.WithListener(func(e breaker.Event) {
+			if e.Rule == breaker.RuleOpenTimeout {
+				time.Sleep(2 * time.Second)
+			}
+		}))
+		b.Trip("")
+		time.Sleep(30 * time.Second)
+		require.NoError(t, b.Do(bg, func(context.Context) error { time.Sleep(time.Second); return nil }))
+		require.Equal(t, breaker.StateClosed, b.State(), "the probe was not slow")
+	})
+}
+
 // totals counts what the last calls added to the totals: successful, failed, ignored, rejected, still in flight.
 func totals(b *breaker.Breaker) [5]int {
 	m := b.Status().Metrics

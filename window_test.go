@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -60,7 +61,10 @@ func compareWindow(t *testing.T, cfg Config, moves []byte) {
 		now += gaps[int(m>>2)%len(gaps)]
 		switch m & 3 {
 		case 0:
-			w.forget(now)
+			if m == 0 {
+				w.empty()
+				list = nil
+			}
 		case 3: // several at once, as a group that turns slow or successes that took no lock
 			n, marked := int(m>>3)*2, m&4 != 0
 			w.add(now, n, marked)
@@ -83,6 +87,10 @@ func requireTally(t *testing.T, list []entry, cfg *Config, w *tally, now time.Du
 	wantEntries, wantMarked := listed(list, cfg, now)
 	require.Equal(t, []int{wantEntries, wantMarked}, []int{entries, marked}, "entries and marked at %v", now)
 	require.Equal(t, before, *w, "asking changes nothing")
+	before.add(now, 1, true)
+	before.empty()
+	entries, marked = w.at(now)
+	require.Equal(t, []int{wantEntries, wantMarked}, []int{entries, marked}, "a clone is another tally")
 }
 
 func TestTheWindowForgetsAtTheBucketsEnd(t *testing.T) {
@@ -176,22 +184,107 @@ func TestAWindowOfCallsForgetsTheOldest(t *testing.T) {
 func TestAResizedWindowOfCallsKeepsTheOrder(t *testing.T) {
 	for _, size := range []int{64, 65, 200} {
 		for _, n := range []int{size - 1, size, size + 30, 3 * size} {
-			from, to := Config{WindowCalls: size}, Config{WindowCalls: 2 * size}
-			w := newTally(&from)
-			var list []entry
-			for i := range n {
-				list = append(list, entry{0, i*i%7 < 3})
-				w.add(0, 1, list[i].marked)
-			}
-			list = list[max(0, n-size):]
-			w = w.resized(&to, 0)
-			for i := range 2 * size {
-				requireTally(t, list, &to, &w, 0)
-				list = append(list, entry{0, i%3 == 0})
-				w.add(0, 1, i%3 == 0)
+			requireResizedInOrder(t, size, 2*size, n)
+			requireResizedInOrder(t, size, size/3, n)
+		}
+	}
+}
+
+func requireResizedInOrder(t *testing.T, size, then, n int) {
+	t.Helper()
+	from, to := Config{WindowCalls: size}, Config{WindowCalls: then}
+	w := newTally(&from)
+	var list []entry
+	for i := range n {
+		list = append(list, entry{0, i*i%7 < 3})
+		w.add(0, 1, list[i].marked)
+	}
+	list = list[max(0, n-size):]
+	w = w.resized(&to, 0)
+	for i := range 2 * then {
+		requireTally(t, list, &to, &w, 0)
+		list = append(list, entry{0, i%3 == 0})
+		w.add(0, 1, i%3 == 0)
+	}
+}
+
+func TestManyCallsAtOnceAreAsManyOneByOne(t *testing.T) {
+	for _, size := range []int{1, 2, 63, 64, 65, 127, 128, 200} {
+		for _, before := range []int{0, 1, 30, 63, 64, 100} {
+			for _, n := range []int{0, 1, 2, 33, 34, 63, 64, 65, 100, 130, 500} {
+				cfg := Config{WindowCalls: size}
+				w := newTally(&cfg)
+				w.add(0, 2*size, true)
+				w.empty()
+				var list []entry
+				enter := func(n int, marked bool) {
+					w.add(0, n, marked)
+					list = append(list, slices.Repeat([]entry{{0, marked}}, n)...)
+					requireTally(t, list, &cfg, &w, 0)
+				}
+				enter(before, true)
+				enter(n, false)
+				for range min(size, 70) {
+					enter(1, true)
+					enter(2, false)
+				}
+				enter(n, true)
 			}
 		}
 	}
+}
+
+// What a window of time holds moves to the last instant of its bucket, or to now, and then counts by the rule of the new window.
+func TestAResizedWindowOfTimeAgreesWithTheList(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	lengths := []time.Duration{time.Second, 5 * time.Second, 20 * time.Second, time.Minute, 59_999_999_999}
+	for range 300 {
+		from, to := Config{WindowDuration: lengths[rng.IntN(len(lengths))]}, Config{WindowDuration: lengths[rng.IntN(len(lengths))]}
+		w := newTally(&from)
+		var list []entry
+		now := time.Duration(0)
+		for range rng.IntN(60) {
+			e := entry{now, rng.IntN(2) == 0}
+			w.add(now, 1, e.marked)
+			list = append(list, e)
+			now += time.Duration(rng.IntN(4)) * from.WindowDuration / time.Duration(20+rng.IntN(100))
+		}
+		now += time.Duration(rng.IntN(3)) * from.WindowDuration * 2 / 3
+		width := from.WindowDuration / windowBuckets
+		list = slices.DeleteFunc(list, func(e entry) bool { return int64(e.at/width) <= int64(now/width)-windowBuckets })
+		for i, e := range list {
+			list[i].at = min((e.at/width+1)*width-1, now)
+		}
+		w = w.resized(&to, now)
+		for _, later := range []time.Duration{0, 1, to.WindowDuration / 100, to.WindowDuration / 3, to.WindowDuration * 49 / 50} {
+			requireTally(t, list, &to, &w, now+later)
+		}
+		for range 30 {
+			now += to.WindowDuration / 40
+			w.add(now, 1, true)
+			list = append(list, entry{now, true})
+			requireTally(t, list, &to, &w, now)
+		}
+	}
+}
+
+func TestABucketEndsBeforeTheNextBegins(t *testing.T) {
+	w := newTally(&Config{WindowDuration: 50 * time.Second})
+	w.add(0, 1, true)
+	w.eachBucket(func(b bucket, end time.Duration) {
+		require.Equal(t, bucket{1, 1}, b)
+		require.Equal(t, time.Second-1, end)
+	})
+}
+
+func TestAnEmptiedWindowOfTimeHasForgottenAll(t *testing.T) {
+	cfg := Config{WindowDuration: 50 * time.Second}
+	w := newTally(&cfg)
+	w.add(0, 5, true)
+	w.empty()
+	requireTally(t, nil, &cfg, &w, 0)
+	w.add(time.Minute, 1, true)
+	requireTally(t, []entry{{time.Minute, true}}, &cfg, &w, time.Minute)
 }
 
 // However many calls are in flight, and however they are spread, a breaker keeps as many groups of them as fit SlowCallDuration.
