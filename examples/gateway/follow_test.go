@@ -46,9 +46,10 @@ func embeddedGateway(t *testing.T) (url string) {
 
 func TestWithoutAConfigurationItAnswersAtOnce(t *testing.T) {
 	url := embeddedGateway(t)
-	for said, source := range map[string]string{"hello": "primary", "please fail": "embedded/small"} {
+	// In this order: two requests that fail are three failures, and open the breaker of the primary.
+	for _, asked := range []struct{ said, source string }{{"hello", "primary"}, {"please fail", "embedded/small"}} {
 		for _, stream := range []string{"true", "false"} {
-			body := `{"model":"demo","stream":` + stream + `,"messages":[{"role":"user","content":"` + said + `"}]}`
+			body := `{"model":"demo","stream":` + stream + `,"messages":[{"role":"user","content":"` + asked.said + `"}]}`
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/v1/chat/completions", strings.NewReader(body))
 			require.NoError(t, err)
 			r.Header.Set("Authorization", "Bearer "+embedded.Key)
@@ -58,7 +59,7 @@ func TestWithoutAConfigurationItAnswersAtOnce(t *testing.T) {
 			resp.Body.Close()
 			require.NoError(t, err)
 			require.Equal(t, 200, resp.StatusCode, string(answer))
-			require.Equal(t, source, resp.Header.Get("x-breaker-source"))
+			require.Equal(t, asked.source, resp.Header.Get("x-breaker-source"))
 			require.Contains(t, string(answer), "heard")
 		}
 	}
