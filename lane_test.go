@@ -139,6 +139,22 @@ func TestALaneGrowsWhereCallsMeet(t *testing.T) {
 	}
 }
 
+// A lane that grew has its calls in one group with the wider one: who only looks must find each of them slow once.
+func TestALookCountsTheCallsOfAGrownLaneOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := Must(New("b", Config{SlowCallDuration: time.Second, MinimumCalls: 4}))
+		for range 3 {
+			_, err := b.Acquire(context.Background())
+			require.NoError(t, err)
+			b.lane.Load().crowded.Store(true)
+			b.lane.Load().look.Store(0)
+		}
+		require.Len(t, b.machine.lanes, 3)
+		time.Sleep(2 * time.Second)
+		require.Equal(t, StateClosed, b.State(), "three are too few to judge")
+	})
+}
+
 func TestALaneWithoutCallsMakesWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := Must(New("b", Config{SlowCallDuration: 16 * time.Second}))

@@ -30,6 +30,9 @@ type bench struct {
 	timeout time.Duration
 	tests   []test  // the quickest first
 	blocks  []block // of all files
+
+	mu    sync.Mutex     // guards the field below
+	sharp map[string]int // how many mutants a test has noticed
 }
 
 // test is a test of the package, by itself.
@@ -56,7 +59,7 @@ func newBench(ctx context.Context, o options, p *sources) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{dir: dir, name: p.name, scratch: scratch, begun: time.Now(), timeout: o.timeout}
+	b := &bench{dir: dir, name: p.name, scratch: scratch, begun: time.Now(), timeout: o.timeout, sharp: map[string]int{}}
 	if o.cache != "" {
 		if b.cache, err = filepath.Abs(o.cache); err != nil {
 			return nil, err
@@ -283,29 +286,52 @@ func (b *bench) only(tests []test, p *program) string {
 // stages divide the tests by how long they take: what slow ones could notice, quick ones have mostly noticed before.
 var stages = []time.Duration{20 * time.Millisecond, 300 * time.Millisecond, time.Hour}
 
-// judge runs the tests that reach a mutant on it, the quick ones first.
+// judge runs the tests that reach a mutant on it: those that have noticed most others, then the rest, the quick ones first.
 func (b *bench) judge(ctx context.Context, p *program, number int, tests []test) (fate, error) {
+	first := b.sharpest(tests)
+	if f, err := b.runOn(ctx, p, number, first); f != survived || err != nil {
+		return f, err
+	}
+	tests = slices.DeleteFunc(slices.Clone(tests), func(t test) bool {
+		return slices.ContainsFunc(first, func(other test) bool { return other.name == t.name })
+	})
 	for _, longest := range stages {
-		var now []test
-		var sum time.Duration
-		for len(tests) > 0 && tests[0].took < longest {
-			now, sum, tests = append(now, tests[0]), sum+tests[0].took, tests[1:]
+		n := 0
+		for n < len(tests) && tests[n].took < longest {
+			n++
 		}
-		if len(now) == 0 {
-			continue
-		}
-		timeout := b.timeout
-		if timeout == 0 {
-			timeout = max(8*time.Second, 20*sum)
-		}
-		if f, err := b.runOn(ctx, p, number, timeout, now); f != survived || err != nil {
+		if f, err := b.runOn(ctx, p, number, tests[:n]); f != survived || err != nil {
 			return f, err
 		}
+		tests = tests[n:]
 	}
 	return survived, nil
 }
 
-func (b *bench) runOn(ctx context.Context, p *program, number int, timeout time.Duration, tests []test) (fate, error) {
+// maxSharp is how many tests come before all others.
+const maxSharp = 12
+
+// sharpest returns the tests that have noticed most, without the slow ones.
+func (b *bench) sharpest(tests []test) []test {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	first := slices.DeleteFunc(slices.Clone(tests), func(t test) bool { return b.sharp[t.name] == 0 || t.took > 500*time.Millisecond })
+	slices.SortStableFunc(first, func(t, other test) int { return cmp.Compare(b.sharp[other.name], b.sharp[t.name]) })
+	return first[:min(len(first), maxSharp)]
+}
+
+func (b *bench) runOn(ctx context.Context, p *program, number int, tests []test) (fate, error) {
+	if len(tests) == 0 {
+		return survived, nil
+	}
+	timeout := b.timeout
+	if timeout == 0 {
+		var sum time.Duration
+		for _, t := range tests {
+			sum += t.took
+		}
+		timeout = max(8*time.Second, 20*sum)
+	}
 	limited, cancel := context.WithTimeout(ctx, timeout+5*time.Second) // the binary's own limit does not hold while it never yields
 	defer cancel()
 	cmd := b.limited(limited, p.binary, timeout, "-test.run", b.only(tests, p))
@@ -318,6 +344,11 @@ func (b *bench) runOn(ctx context.Context, p *program, number int, timeout time.
 		return survived, nil
 	case limited.Err() != nil || strings.Contains(string(out), "panic: test timed out"):
 		return hung, nil
+	}
+	if m := failing.FindSubmatch(out); m != nil {
+		b.mu.Lock()
+		b.sharp[string(m[1])]++
+		b.mu.Unlock()
 	}
 	return killed, nil
 }
