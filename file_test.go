@@ -472,6 +472,17 @@ func TestAFileOfAsManyValuesAsAllowedIsRead(t *testing.T) {
 	}
 }
 
+func TestWhatIsMissingIsToldAsLongAsTheFileIsReadWhole(t *testing.T) {
+	const most = 500_000
+	list := strings.TrimSuffix(strings.Repeat("*a, ", 498), ", ")
+	others := most - (4 + 4 + 1000 + 498 + 498*1000 + 2) // as above, and the keys and values of the fallback
+	for more, want := range map[int]bool{0: true, 1: false} {
+		_, err := ParseFile([]byte("metadata:\n  a: &a [" + strings.Repeat("x, ", 1000) + "]\n  b: [" + strings.Repeat("x, ", others+more) + list + "]\nfallback: {cache_fallback: {}}\n"))
+		require.Error(t, err)
+		require.Equal(t, want, strings.Contains(err.Error(), "fallback.cache_fallback.enabled: nothing"), "%d values: %v", most+more, err)
+	}
+}
+
 func TestWhichCharactersAFileMayHold(t *testing.T) {
 	for _, c := range []rune{'\t', ' ', '~', 0x85, 0xA0, 0xD7FF, 0xE000, 0xFFFD, 0x10000, 0x10FFFF} {
 		_, err := ParseFile([]byte("metadata: {a: \"x" + string(c) + "x\"}"))

@@ -63,6 +63,14 @@ func TestAThousandGoroutinesAskingForOneNewNameGetOneBreaker(t *testing.T) {
 	require.Zero(t, r.Unregistered())
 }
 
+func TestWhoComesToTheLockSecondGetsTheBreakerOfTheFirst(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{})
+	first := r.Breaker("tenant-1")
+	second, full := r.create("tenant-1")
+	require.Same(t, first, second)
+	require.False(t, full)
+}
+
 func TestAHundredThousandNamesAreBoundedAndNothingThatMattersIsForgotten(t *testing.T) {
 	r := newRegistry(t, RegistryConfig{Services: map[string]Config{"configured": {}}})
 	registered, err := r.Register("registered", Config{})
