@@ -101,6 +101,14 @@ func TestDisable(t *testing.T) {
 		b.Release()
 		require.Equal(t, breaker.StateClosed, b.State())
 	})
+	bubble(t, "calls in flight do not turn slow any more once it has opened below", func(t *testing.T) {
+		b := newBreaker(t, breaker.Config{SlowCallDuration: time.Second})
+		b.Disable(breaker.Hold{})
+		admitted(b, 20)
+		b.Trip("")
+		time.Sleep(time.Minute)
+		require.Nil(t, b.Status().SlowCallRate)
+	})
 }
 
 func TestAHoldFencesProbesAndHalfOpenStartsAfresh(t *testing.T) {

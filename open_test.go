@@ -110,12 +110,14 @@ func TestALateResultMovesNothingButByOpenFor(t *testing.T) {
 		late.Done(breaker.OpenFor(errDown, 5*time.Minute))
 		require.Equal(t, time.Minute, left(b))
 	})
-	bubble(t, "nor one of a hold under which it was tripped", func(t *testing.T) {
+	bubble(t, "nor one of a hold under which it was tripped, or from before", func(t *testing.T) {
 		b := newBreaker(t, breaker.Config{})
+		before := acquire(t, b)
 		b.Disable(breaker.Hold{})
 		late := acquire(t, b)
 		b.Trip("")
 		b.Release()
+		before.Done(breaker.OpenFor(errDown, 5*time.Minute))
 		late.Done(breaker.OpenFor(errDown, 5*time.Minute))
 		require.Equal(t, 30*time.Second, left(b))
 	})
@@ -217,6 +219,17 @@ func TestJitterOnlyLengthensAndIsDrawnOnce(t *testing.T) {
 			}
 			require.Equal(t, first, left(b).Seconds(), "calls agree with getters")
 		}
+	})
+}
+
+func TestEachOpeningHasAJitterOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBreaker(t, breaker.Config{OpenTimeoutJitter: 0.9})
+		b.Trip("")
+		first := left(b)
+		b.Reset("")
+		b.Trip("")
+		require.NotEqual(t, first, left(b))
 	})
 }
 

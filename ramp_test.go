@@ -79,6 +79,14 @@ func TestRamp(t *testing.T) {
 		b.Trip("again")
 		require.Equal(t, 10*time.Second, left(b))
 	})
+	bubble(t, "is one however short", func(t *testing.T) {
+		b := newBreaker(t, breaker.Config{RampUp: 1, SuccessThreshold: 1})
+		toHalfOpen(t, b)
+		ends(b, 1, nil)
+		require.Len(t, admitted(b, 10), 1)
+		time.Sleep(1)
+		require.Len(t, admitted(b, 10), 10)
+	})
 	ramping(t, "runs on under a hold, which decides alone", func(t *testing.T, b *breaker.Breaker) {
 		b.Disable(breaker.Hold{})
 		require.Len(t, admitted(b, 100), 100)

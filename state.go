@@ -229,19 +229,18 @@ func (m *machine) expire(d deadline) {
 	}
 }
 
-// loseProbes counts each probe as failed that gives no sign of life any more, since a deadline of its own is due by now.
+// loseProbes counts each probe as failed that gives no sign of life any more, since a deadline of its own is due by now. None
+// of a period outlives it, so they are all dropped by the opening that follows.
 func (m *machine) loseProbes() {
-	m.probes = slices.DeleteFunc(m.probes, func(p *probe) bool {
-		if d := p.verdictDue(); d.kind != probeDies || !d.due(m.now) {
-			return false
+	for _, p := range m.probes {
+		if d := p.verdictDue(); d.kind == probeDies && d.due(m.now) {
+			p.fate = lost
+			m.totals.inFlight--
+			m.settled(Failure, false)
+			m.trial.calls++
+			m.trial.failures++
 		}
-		p.fate = lost
-		m.totals.inFlight--
-		m.settled(Failure, false)
-		m.trial.calls++
-		m.trial.failures++
-		return true
-	})
+	}
 }
 
 // behind reports whether a deadline is due by now.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -191,7 +190,7 @@ type program struct {
 	flaky  map[string]bool // tests that fail in it without any change, such as those that count allocations
 }
 
-// compile builds the tests with one file of the package replaced. What the compiler says against that file is returned.
+// compile builds the tests with one file of the package replaced. What the compiler says against the package is returned.
 func (b *bench) compile(ctx context.Context, file string, text []byte) (binary, complaints string, err error) {
 	dir, err := os.MkdirTemp(b.scratch, "m-")
 	if err != nil {
@@ -211,11 +210,14 @@ func (b *bench) compile(ctx context.Context, file string, text []byte) (binary, 
 	switch {
 	case err == nil:
 		return binary, "", nil
-	case bytes.Contains(out, []byte(file+":")):
+	case compilers.Match(out):
 		return "", string(out), nil
 	}
 	return "", "", fmt.Errorf("%w\n%s", err, out)
 }
+
+// compilers is what the compiler complains of, which may be in another file than the changed one.
+var compilers = regexp.MustCompile(`(?m)^\S+\.go:\d+:`)
 
 // assemble compiles all mutants of the bodies of a file's functions into one program, and sorts out those that do not compile.
 func (b *bench) assemble(ctx context.Context, file string, src []byte, mutants []*mutant) (p program, valid []*variant, bad []*mutant, err error) {

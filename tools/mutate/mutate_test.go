@@ -93,6 +93,15 @@ func Sign(n int) int {
 }
 
 func Unused() int { return 3 }
+
+const kind = 1
+`
+
+const sampleNames = `package sample
+
+const none = iota
+
+var names = [...]string{none: "none", kind: "kind"}
 `
 
 const sampleTest = `package sample
@@ -108,7 +117,7 @@ func TestSign(t *testing.T) {
 
 func TestAWholeRun(t *testing.T) {
 	writeFiles(t, map[string]string{
-		"go.mod": "module sample\n\ngo 1.26\n", "a.go": sample, "a_test.go": sampleTest,
+		"go.mod": "module sample\n\ngo 1.26\n", "a.go": sample, "a_test.go": sampleTest, "names.go": sampleNames,
 		"equivalent.txt": "# why\na.go Sign: `0` -> `1` in `if n > 0 {`\n\tsays the test of a test\n",
 	})
 	t.Setenv("GOWORK", "off")
@@ -133,6 +142,7 @@ func TestAWholeRun(t *testing.T) {
 		"a.go Sign: `==` -> `!=` in `for n == 7 {`":                   hung,
 		"a.go Sign: `-1` -> `*new(int)` in `return -1`":               killed,
 		"a.go Unused: `3` -> `4` in `func Unused() int { return 3 }`": uncovered,
+		"a.go package: `1` -> `0` in `const kind = 1`":                invalid, // two names at one place, in the other file
 	}
 	for id, f := range want {
 		if got := r.last[id].Fate; got != f {
