@@ -20,7 +20,7 @@ type mutant struct {
 	line       int
 	start, end int // the bytes replaced
 	with       string
-	inBody     bool // of a function
+	together   bool // lies where many mutants fit in one program: in the body of a function, or in the literal that a variable begins as
 }
 
 // apply returns the file with the change made.
@@ -34,8 +34,8 @@ type mutator struct {
 	file    string
 	src     []byte
 	lines   [][]byte
-	inside  string // name of the function
-	body    *ast.BlockStmt
+	inside  string   // name of the function
+	place   ast.Node // whose mutants fit in one program; nil where there is none
 	results []*ast.FieldList
 	found   []*mutant
 	seen    map[string]int
@@ -54,15 +54,45 @@ func mutantsOf(path string) (src []byte, found []*mutant, err error) {
 	}
 	m := &mutator{fset: fset, file: filepath.Base(path), src: src, lines: bytes.Split(src, []byte("\n")), seen: map[string]int{}}
 	for _, d := range f.Decls {
-		m.inside, m.body = "package", nil
-		if fn, ok := d.(*ast.FuncDecl); ok {
-			m.inside = fn.Name.Name
-			m.results, m.body = []*ast.FieldList{fn.Type.Results}, fn.Body
+		m.inside, m.place = "package", nil
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			m.inside = d.Name.Name
+			m.results = []*ast.FieldList{d.Type.Results}
+			if d.Body != nil {
+				m.place = d.Body
+			}
+			m.walk(d)
+		case *ast.GenDecl:
+			for _, s := range d.Specs {
+				m.place = nil
+				if l := initial(s); l != nil {
+					m.place = l
+				}
+				m.walk(s)
+			}
 		}
-		m.walk(d)
 	}
 	slices.SortStableFunc(m.found, func(a, b *mutant) int { return a.start - b.start })
 	return src, m.found, nil
+}
+
+// initial returns the literal that a variable of its own begins as, nil where there is none whose type can be written down.
+func initial(s ast.Spec) *ast.CompositeLit {
+	v, ok := s.(*ast.ValueSpec)
+	if !ok || len(v.Values) != 1 {
+		return nil
+	}
+	l, ok := v.Values[0].(*ast.CompositeLit)
+	if !ok {
+		return nil
+	}
+	if a, ok := l.Type.(*ast.ArrayType); ok {
+		if _, counted := a.Len.(*ast.Ellipsis); counted {
+			return nil
+		}
+	}
+	return l
 }
 
 // walk mutates a node and what is below it. Function literals have results of their own.
@@ -223,7 +253,7 @@ func (m *mutator) add(from, to token.Pos, with string) {
 	if m.seen[id]++; m.seen[id] > 1 {
 		id += fmt.Sprintf(" (%d)", m.seen[id])
 	}
-	m.found = append(m.found, &mutant{File: m.file, ID: id, line: at.Line, start: start, end: end, with: with, inBody: m.body != nil && from > m.body.Pos()})
+	m.found = append(m.found, &mutant{File: m.file, ID: id, line: at.Line, start: start, end: end, with: with, together: m.place != nil && from > m.place.Pos()})
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

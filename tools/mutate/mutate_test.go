@@ -203,7 +203,8 @@ func TestEquivalentMutantsNeedAReason(t *testing.T) {
 	}
 }
 
-// shapes are the forms that a function's head can have; each function holds a mutant that its test notices.
+// shapes are the forms that a function's head can have, and a variable that begins as a literal; each holds a mutant that its
+// test notices.
 const shapes = `package shapes
 
 type pair[A, B any] struct {
@@ -242,6 +243,11 @@ func bad(n int) int {
 	m = 4
 	return m
 }
+
+var (
+	sizes = map[string]int{"small": 7, "large": len(names)}
+	names = [...]string{2: "huge"}
+)
 `
 
 const shapesTest = `package shapes
@@ -264,6 +270,9 @@ func TestShapes(t *testing.T) {
 	}
 	if note("x"); len(log) != 1 {
 		t.Error(log)
+	}
+	if sizes["small"] != 7 || sizes["large"] != 3 {
+		t.Error(sizes)
 	}
 }
 `
@@ -293,6 +302,8 @@ func TestFunctionsOfEveryShapeHaveVariants(t *testing.T) {
 		"a.go third: `3` -> `4` in `func third(int, string, bool) int { return 3 }`":                killed,
 		"a.go note: `log =` -> `_ =` in `func note(s string) { log = append(log, s) }`":             killed,
 		"a.go bad: `m =` -> `_ =` in `m = 4`":                                                       killed,
+		"a.go package: `7` -> `8` in `sizes = map[string]int{\"small\": 7, \"large\": len(names)}`": killed,
+		"a.go package: `2` -> `3` in `names = [...]string{2: \"huge\"}`":                            killed,
 	}
 	for id, f := range want {
 		if got := r.last[id].Fate; got != f {

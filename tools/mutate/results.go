@@ -116,7 +116,7 @@ func (r *results) complete(ctx context.Context, p *sources, o options, equivalen
 	return nil
 }
 
-// completeFile runs the mutants of one file: those in functions from one program, those of declarations each in its own.
+// completeFile runs the mutants of one file: most from one program, those of other declarations each from its own.
 func (r *results) completeFile(ctx context.Context, b *bench, p *sources, file string, todo []*mutant, jobs int) error {
 	src := p.text[file]
 	note := func(m *mutant, f fate) {
@@ -125,25 +125,25 @@ func (r *results) completeFile(ctx context.Context, b *bench, p *sources, file s
 		}
 		r.add(result{m.ID, p.hash[m.File], p.all, f})
 	}
-	var inBodies, outside []*mutant
+	var together, alone []*mutant
 	for _, m := range todo {
 		switch {
 		case len(b.reaching(m, src)) == 0:
 			note(m, uncovered)
-		case m.inBody:
-			inBodies = append(inBodies, m)
+		case m.together:
+			together = append(together, m)
 		default:
-			outside = append(outside, m)
+			alone = append(alone, m)
 		}
 	}
-	if err := r.tryTogether(ctx, b, file, src, inBodies, jobs, note); err != nil {
+	if err := r.tryTogether(ctx, b, file, src, together, jobs, note); err != nil {
 		return err
 	}
-	inParallel(jobs, len(outside), func(i int) { r.tryAlone(ctx, b, outside[i], src, note) })
+	inParallel(jobs, len(alone), func(i int) { r.tryAlone(ctx, b, alone[i], src, note) })
 	return ctx.Err()
 }
 
-// tryTogether runs mutants of function bodies from one program.
+// tryTogether runs mutants from one program.
 func (r *results) tryTogether(ctx context.Context, b *bench, file string, src []byte, mutants []*mutant, jobs int, note func(*mutant, fate)) error {
 	prog, variants, bad, err := b.assemble(ctx, file, src, mutants)
 	if err != nil {

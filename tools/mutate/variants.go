@@ -26,44 +26,85 @@ type variant struct {
 }
 
 // within returns the file with a variant of each function beside it for every mutant, and at the head of the function a switch
-// between them. The mutants must lie in the bodies of functions.
+// between them; likewise of the literals that variables begin as. The mutants must lie in either.
 func within(src []byte, mutants []*variant) ([]byte, error) {
 	fset := token.NewFileSet()
 	f, err := parser.ParseFile(fset, "", src, parser.SkipObjectResolution)
 	if err != nil {
 		return nil, err
 	}
-	at := func(p token.Pos) int { return fset.Position(p).Offset }
-	var file, variants bytes.Buffer
-	written := 0
+	w := weaver{src: src, mutants: mutants, at: func(p token.Pos) int { return fset.Position(p).Offset }}
 	for _, d := range f.Decls {
-		fn, ok := d.(*ast.FuncDecl)
-		if !ok || fn.Body == nil {
-			continue
-		}
-		s := signatureOf(fn, func(n ast.Node) string { return string(src[at(n.Pos()):at(n.End())]) })
-		from, to := at(fn.Body.Lbrace), at(fn.Body.Rbrace)+1
-		var choices strings.Builder
-		for _, v := range mutants {
-			if from <= v.start && v.end < to {
-				fmt.Fprintf(&choices, "case %d: %s;", v.number, s.call(v.number))
-				v.first = lines(&variants)
-				fmt.Fprintf(&variants, "func %s %s\n", s.head(v.number), v.apply(src)[from:to+len(v.with)-(v.end-v.start)])
-				v.last = lines(&variants)
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			w.function(d)
+		case *ast.GenDecl:
+			for _, s := range d.Specs {
+				w.variable(s)
 			}
 		}
-		if choices.Len() > 0 {
-			fmt.Fprintf(&file, "%sfunc %s { if mutant__ != 0 { switch mutant__ { %s } }; ", src[written:at(fn.Pos())], s.head(0), choices.String())
-			written = from + 1
-		}
 	}
-	fmt.Fprintf(&file, "%s\n", src[written:])
-	before := lines(&file)
+	fmt.Fprintf(&w.file, "%s\n", src[w.written:])
+	before := lines(&w.file)
 	for _, v := range mutants {
 		v.first += before + 1
 		v.last += before
 	}
-	return append(file.Bytes(), variants.Bytes()...), nil
+	return append(w.file.Bytes(), w.variants.Bytes()...), nil
+}
+
+// weaver writes a file with variants.
+type weaver struct {
+	src      []byte
+	mutants  []*variant
+	at       func(token.Pos) int
+	written  int          // so much of src
+	file     bytes.Buffer // its lines are those of src
+	variants bytes.Buffer // what comes behind it
+}
+
+func (w *weaver) text(n ast.Node) string { return string(w.src[w.at(n.Pos()):w.at(n.End())]) }
+
+func (w *weaver) function(fn *ast.FuncDecl) {
+	if fn.Body == nil {
+		return
+	}
+	s := signatureOf(fn, w.text)
+	cases := w.vary(fn.Body, s.call, func(number int, text string) string { return "func " + s.head(number) + " " + text })
+	if cases != "" {
+		fmt.Fprintf(&w.file, "%sfunc %s { if mutant__ != 0 { switch mutant__ { %s } }; ", w.src[w.written:w.at(fn.Pos())], s.head(0), cases)
+		w.written = w.at(fn.Body.Lbrace) + 1
+	}
+}
+
+func (w *weaver) variable(spec ast.Spec) {
+	l := initial(spec)
+	if l == nil {
+		return
+	}
+	call := func(number int) string { return fmt.Sprintf("return initial__%d()", number) }
+	cases := w.vary(l, call, func(number int, text string) string {
+		return fmt.Sprintf("func initial__%d() %s { return %s }", number, w.text(l.Type), text)
+	})
+	if cases != "" {
+		fmt.Fprintf(&w.file, "%sfunc() %s { switch mutant__ { %s }; return %s }()", w.src[w.written:w.at(l.Pos())], w.text(l.Type), cases, w.text(l))
+		w.written = w.at(l.End())
+	}
+}
+
+// vary declares a variant for each mutant in n, and returns the cases of a switch that calls them.
+func (w *weaver) vary(n ast.Node, call func(number int) string, declare func(number int, text string) string) string {
+	var cases strings.Builder
+	from, to := w.at(n.Pos()), w.at(n.End())
+	for _, v := range w.mutants {
+		if from <= v.start && v.end < to {
+			fmt.Fprintf(&cases, "case %d: %s;", v.number, call(v.number))
+			v.first = lines(&w.variants)
+			fmt.Fprintln(&w.variants, declare(v.number, string(v.apply(w.src)[from:to+len(v.with)-(v.end-v.start)])))
+			v.last = lines(&w.variants)
+		}
+	}
+	return cases.String()
 }
 
 func lines(b *bytes.Buffer) int { return bytes.Count(b.Bytes(), []byte("\n")) }
