@@ -255,11 +255,13 @@ func TestTripTextsShowTheDurationsAsConfigured(t *testing.T) {
 
 func TestTripTexts(t *testing.T) {
 	for want, trip := range map[string]breaker.Trip{
-		"5 consecutive failures >= 5":                    {Rule: breaker.RuleConsecutiveFailures, Observed: 5, Threshold: 5},
-		"failure rate 0.62 >= 0.50 over 50 calls":        {Rule: breaker.RuleFailureRate, Observed: 0.62, Threshold: 0.5, Calls: 50},
-		"failure rate 0.333333 >= 0.333333 over 3 calls": {Rule: breaker.RuleFailureRate, Observed: 1.0 / 3, Threshold: 1.0 / 3, Calls: 3},
-		"failure rate 0.0050 >= 0.0012 over 200 calls":   {Rule: breaker.RuleFailureRate, Observed: 0.005, Threshold: 0.0012, Calls: 200},
-		"slow-call rate 0.80 >= 0.80 over 10 calls":      {Rule: breaker.RuleSlowCallRate, Observed: 0.8, Threshold: 0.8, Calls: 10},
+		"5 consecutive failures >= 5":                       {Rule: breaker.RuleConsecutiveFailures, Observed: 5, Threshold: 5},
+		"failure rate 0.62 >= 0.50 over 50 calls":           {Rule: breaker.RuleFailureRate, Observed: 0.62, Threshold: 0.5, Calls: 50},
+		"failure rate 0.333333 >= 0.333333 over 3 calls":    {Rule: breaker.RuleFailureRate, Observed: 1.0 / 3, Threshold: 1.0 / 3, Calls: 3},
+		"failure rate 0.0050 >= 0.0012 over 200 calls":      {Rule: breaker.RuleFailureRate, Observed: 0.005, Threshold: 0.0012, Calls: 200},
+		"failure rate 0.50001 >= 0.50001 over 100000 calls": {Rule: breaker.RuleFailureRate, Observed: 0.50001, Threshold: 0.50001, Calls: 100_000},
+		"failure rate 0.01 >= 0.00 over 100 calls":          {Rule: breaker.RuleFailureRate, Observed: 0.01, Threshold: 1e-8, Calls: 100},
+		"slow-call rate 0.80 >= 0.80 over 10 calls":         {Rule: breaker.RuleSlowCallRate, Observed: 0.8, Threshold: 0.8, Calls: 10},
 		"a failed probe":                           {Rule: breaker.RuleProbeFailed, Observed: 1, Threshold: 1},
 		"a probe slower than 2.5s":                 {Rule: breaker.RuleProbeSlow, Observed: 2.5, Threshold: 2.5},
 		"a probe without a sign of life for 5m0s":  {Rule: breaker.RuleProbeLost, Observed: 300, Threshold: 300},

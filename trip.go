@@ -161,7 +161,7 @@ func (t *errorTally) add(text string) {
 		t.texts[*slot-1].Count--
 		*slot = 0
 	}
-	i := slices.IndexFunc(t.texts[:], func(e ErrorCount) bool { return e.Count > 0 && e.Text == text })
+	i := slices.IndexFunc(t.texts[:], func(e ErrorCount) bool { return e.Text == text })
 	if i < 0 {
 		i = t.rarest()
 		t.texts[i] = ErrorCount{Text: text}
