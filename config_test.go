@@ -3,6 +3,7 @@ package breaker_test
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -176,4 +177,30 @@ func TestPlainNumbersCountTheUnitOfTheKey(t *testing.T) {
 	require.Equal(t, time.Second, f.Breakers.Services["a"].WindowDuration)
 	require.Equal(t, 24*time.Hour, f.Breakers.Services["b"].WindowDuration)
 	require.Equal(t, 1, f.Breakers.Services["c"].WindowCalls)
+}
+
+func TestTheBucketsOfAHistogram(t *testing.T) {
+	usual := []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, math.Inf(1)}
+	for name, c := range map[string]struct {
+		bounds []time.Duration
+		want   []float64
+	}{
+		"the usual ones":                         {nil, usual},
+		"the usual ones where none is left":      {[]time.Duration{0, -time.Second}, usual},
+		"sorted, each once, none without length": {[]time.Duration{2 * time.Second, 0, time.Second, 1, 2 * time.Second, -1}, []float64{1e-9, 1, 2, math.Inf(1)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRegistry(t, breaker.RegistryConfig{}, breaker.WithDurationHistogram(c.bounds...))
+			r.Breaker("x")
+			var got []float64
+			for series := range scrape(t, r.Collector()) {
+				if _, le, found := strings.Cut(series, `,le="`); found {
+					bound, err := strconv.ParseFloat(strings.TrimSuffix(le, `"}`), 64)
+					require.NoError(t, err)
+					got = append(got, bound)
+				}
+			}
+			require.Equal(t, c.want, slices.Sorted(slices.Values(got)))
+		})
+	}
 }
