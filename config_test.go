@@ -72,6 +72,10 @@ func TestEachFieldHasItsRange(t *testing.T) {
 			require.Equal(t, key, err.(*breaker.ConfigError).Problems[0].Key)
 		}
 	}
+	for _, cfg := range []breaker.Config{{MaxOpenTimeout: breaker.Off}, {ProbeTimeout: breaker.Off}} {
+		_, err := breaker.New("x", cfg)
+		require.ErrorContains(t, err, "-1ns is not allowed: want seconds > 0", "neither can be off")
+	}
 }
 
 func TestOneErrorListsRangesAndContradictions(t *testing.T) {

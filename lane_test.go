@@ -251,3 +251,9 @@ func TestADurationIsThatOfTheCall(t *testing.T) {
 		require.Equal(t, 2*time.Second, time.Duration(b.durations.sum.Load()))
 	})
 }
+
+func TestASixteenthIsRoundedUp(t *testing.T) {
+	for slow, want := range map[time.Duration]time.Duration{1: 1, 16: 1, 17: 2, 32: 2, 33: 3, time.Second: time.Second / 16} {
+		require.Equal(t, want, (&Config{SlowCallDuration: slow}).sixteenth(), slow)
+	}
+}
