@@ -107,11 +107,15 @@ func (p *Permit) settle(e ending) (first bool) {
 
 // pass settles a plain success past the lock, if that is possible.
 func (p *Permit) pass() bool {
-	how := p.leave()
+	if p.call.lane == nil || p.progressed.Load() {
+		return false
+	}
+	b := p.breaker
+	how := b.leave(p.call.way)
 	if how == waiting {
-		p.breaker.acquire()
-		how = p.leave()
-		p.breaker.mu.Unlock()
+		b.acquire()
+		how = b.leave(p.call.way)
+		b.mu.Unlock()
 	}
 	return how == through
 }
@@ -119,9 +123,7 @@ func (p *Permit) pass() bool {
 // call is the machine's side of a permit.
 type call struct {
 	period  uint64
-	start   time.Duration
-	lane    *lane // nil in half-open
-	stripe  *stripe
+	way             // no lane in half-open
 	left    bool    // it is not among the calls of its lane any more
 	pulse   instant // its first Progress; outside half-open
 	probe   *probe  // nil outside half-open
@@ -173,7 +175,7 @@ type trial struct {
 // admit lets a call in or refuses it. parent is the probe inside which the caller already runs, if any.
 func (m *machine) admit(now time.Duration, parent *probe) (call, *OpenError) {
 	m.advance(now)
-	c := call{period: m.period, start: m.now}
+	c := call{period: m.period, way: way{start: m.now}}
 	switch m.shown() {
 	case StateOpen, StateForcedOpen:
 		return c, m.refuse()

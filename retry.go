@@ -130,7 +130,7 @@ func (t *target[Req, Res]) attempt(ctx context.Context, req Req) (res Res, v Ver
 	}
 	end := errDidNotReturn
 	defer func() {
-		if end == nil && p.leave() == through {
+		if end == nil && p.call.lane != nil && t.breaker.leave(p.call.way) == through {
 			v.Outcome = Success
 			return
 		}
