@@ -200,6 +200,9 @@ func (b *Breaker) begin(ctx context.Context, p *Permit) (context.Context, error)
 // admit lets a call in, and fills in its permit, or refuses it.
 func (b *Breaker) admit(ctx context.Context, p *Permit) error {
 	w, how := b.enter()
+	if how == waiting && w.stripe.in.reopens() {
+		w, how = b.enter()
+	}
 	if how == waiting {
 		b.acquire()
 		w, how = b.enter()

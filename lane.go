@@ -1,6 +1,8 @@
 package breaker
 
 import (
+	"math/bits"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -68,9 +70,10 @@ type stripe struct {
 	_       [48]byte
 }
 
-// maxStripes are 1 KiB. A lane begins with one stripe and gets twice as many when calls meet at a mark: a seal costs as much
-// as there are stripes, and most breakers never see two calls in the same ten nanoseconds.
-const maxStripes = 16
+// maxStripes are four for each processor, so that goroutines on two of them seldom have the same; 4 KiB at most. A lane begins
+// with one and gets twice as many when calls meet at a mark: a seal costs as much as there are stripes, and most breakers never
+// see two calls in the same ten nanoseconds.
+var maxStripes = min(4<<bits.Len(uint(runtime.GOMAXPROCS(0)-1)), 64)
 
 // mark is a count, above the latest instant that was counted, from the lane's base: three days of them. A lane is
 // replaced when half of that is over.
@@ -185,6 +188,20 @@ func (l *lane) count(w *mark, at uint64) bool {
 		if len(l.stripes) < maxStripes {
 			l.crowded.Store(true)
 			l.look.Store(0)
+		}
+	}
+	return false
+}
+
+// patience is how often to look at a sealed mark before waiting for the lock: that takes about a microsecond. Whoever has the
+// lock needs less in most cases, and to be put to sleep and woken takes longer.
+const patience = 2000
+
+// reopens reports whether w was opened again before that.
+func (w *mark) reopens() bool {
+	for range patience {
+		if w.Load() < markFull {
+			return true
 		}
 	}
 	return false

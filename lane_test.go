@@ -2,6 +2,8 @@ package breaker
 
 import (
 	"context"
+	"math/bits"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -158,19 +160,32 @@ func TestAMarkThatIsFullIsTakenOver(t *testing.T) {
 
 func TestALaneGrowsWhereCallsMeet(t *testing.T) {
 	b := Must(New("b", Config{SlowCallDuration: time.Hour}))
-	for _, want := range []int{1, 2, 4, 8, 16, 16} {
+	var lanes, places int
+	for want := 1; want <= 2*maxStripes; want *= 2 {
 		held, err := b.Acquire(context.Background())
 		require.NoError(t, err)
-		require.Len(t, b.lane.Load().stripes, want)
+		t.Cleanup(func() { held.Done(nil) })
+		places++
+		if want <= maxStripes {
+			lanes++
+		}
+		require.Len(t, b.lane.Load().stripes, min(want, maxStripes))
 		b.lane.Load().crowded.Store(true)
 		b.lane.Load().look.Store(0)
-		t.Cleanup(func() { held.Done(nil) })
 	}
-	require.Equal(t, 6, b.Status().Metrics.InFlight)
-	require.Len(t, b.machine.lanes, 5, "those with calls in them")
+	require.Equal(t, places, b.Status().Metrics.InFlight)
+	require.Len(t, b.machine.lanes, lanes, "those with calls in them")
 	for _, l := range b.machine.lanes {
 		require.Same(t, b.machine.lanes[0].group, l.group, "they started in the same sixteenth")
 	}
+}
+
+func TestALaneHasStripesForEachProcessor(t *testing.T) {
+	procs := runtime.GOMAXPROCS(0)
+	require.GreaterOrEqual(t, maxStripes, min(4*procs, 64))
+	require.Less(t, maxStripes, 8*procs)
+	require.LessOrEqual(t, maxStripes, 64)
+	require.Equal(t, 1, bits.OnesCount(uint(maxStripes)), "a hash is cut to so many bits")
 }
 
 func TestALaneWithoutCallsMakesWay(t *testing.T) {

@@ -112,6 +112,9 @@ func (p *Permit) pass() bool {
 	}
 	b := p.breaker
 	how := b.leave(p.call.way)
+	if how == waiting && p.call.stripe.out.reopens() {
+		how = b.leave(p.call.way)
+	}
 	if how == waiting {
 		b.acquire()
 		how = b.leave(p.call.way)
