@@ -128,7 +128,8 @@ func Execute[T any](ctx context.Context, b *Breaker, call func(context.Context) 
 		return v, w.lane.refusal
 	case through:
 	default:
-		return executeLocked(ctx, b, call)
+		v, _, err := executeLocked(ctx, b, call)
+		return v, err
 	}
 	end := errDidNotReturn // unless call returns, whatever else it does
 	defer func() {
@@ -141,21 +142,21 @@ func Execute[T any](ctx context.Context, b *Breaker, call func(context.Context) 
 	return v, err
 }
 
-func executeLocked[T any](ctx context.Context, b *Breaker, call func(context.Context) (T, error)) (T, error) {
+// executeLocked is [Execute] for a call that needs the lock, and tells the verdict: unset when it was refused.
+func executeLocked[T any](ctx context.Context, b *Breaker, call func(context.Context) (T, error)) (res T, v Verdict, err error) {
 	var p Permit
-	var v T
 	if err := b.admit(ctx, &p); err != nil {
-		return v, err
+		return res, v, err
 	}
 	end := errDidNotReturn
-	defer func() { p.end(end) }()
-	v, err := call(p.Context(ctx))
+	defer func() { v, _ = p.end(end) }()
+	res, err = call(p.Context(ctx))
 	end = err
-	return v, err
+	return res, v, err
 }
 
-// end settles a call that passed, but cannot leave so.
-func (b *Breaker) end(ctx context.Context, w way, err error) (Verdict, bool) {
+// end settles a call that came in past the lock and cannot leave so.
+func (b *Breaker) end(ctx context.Context, w way, err error) (v Verdict, first bool) {
 	p := Permit{breaker: b, ctx: ctx, call: call{period: w.lane.period, way: w}}
 	return p.end(err)
 }
