@@ -20,7 +20,7 @@ import (
 //   - Between the last seal and the first opening nothing is counted, and the machine is all there is. What is done under the
 //     lock takes effect in that stretch, at one instant.
 //   - A call that passes takes effect at its swap: before whoever seals that mark next, and after whoever opened it. One that
-//     finds the mark sealed waits for the lock, so it comes after the one who holds it.
+//     finds the mark sealed waits until it is opened, or for the lock, so it comes after the one who holds that.
 //   - Calls that pass between two holders of the lock could have taken it in any order, with the same result: none of them is
 //     slow, each reads that the machine has nothing to do before (look), and no number of successes lets a rate reach its
 //     threshold (calm). Thus their number is all that the machine must learn.
@@ -93,7 +93,7 @@ type passage uint8
 
 const (
 	byLock  passage = iota // it is for the machine
-	waiting                // the mark is sealed: as soon as the lock is free it can try again
+	waiting                // the mark is sealed, for as long as somebody has the lock
 	through
 	rejected
 )

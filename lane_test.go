@@ -145,6 +145,13 @@ func TestALaneIsReplacedInTime(t *testing.T) {
 	}
 }
 
+func TestASealedMarkIsLookedAtForAWhile(t *testing.T) {
+	var w mark
+	require.True(t, w.reopens(), "it is not sealed")
+	w.Store(markSealed)
+	require.False(t, w.reopens())
+}
+
 func TestAMarkThatIsFullIsTakenOver(t *testing.T) {
 	b := Must(New("b", Config{}))
 	require.Zero(t, succeedQuietly(b, 1))
