@@ -351,6 +351,8 @@ func TestErrorsThatHoldANilPointerAreFailures(t *testing.T) {
 }
 
 func TestTheEndOfALongTextIsNotSearched(t *testing.T) {
-	err := errors.New("https://api.test/" + strings.Repeat("x", 2000) + " the end")
-	require.Equal(t, "https://api.test", texts(t, []error{err})[0].Text, "it would cost more than it tells")
+	for length, want := range map[int]string{1022: `https://api.test":`, 1023: `https://api.test"`, 1024: "https://api.test", 2000: "https://api.test"} {
+		long := "https://api.test/" + strings.Repeat("x", length-len("https://api.test/")) + `": the end`
+		require.Equal(t, want, texts(t, []error{errors.New(long)})[0].Text, "it would cost more than it tells")
+	}
 }
