@@ -121,7 +121,7 @@ func (b *Breaker) enter() (w way, how passage) {
 		return w, byLock
 	}
 	w.stripe = l.stripe()
-	at := uint64(w.start - l.base)
+	at := w.start - l.base
 	if !w.stripe.in.add(at) && !l.count(&w.stripe.in, at) {
 		return w, waiting
 	}
@@ -157,7 +157,7 @@ func (b *Breaker) leave(w way) passage {
 	if int64(now) >= l.look.Load() {
 		return byLock
 	}
-	at := uint64(now - l.base)
+	at := now - l.base
 	if !w.stripe.out.add(at) && !l.count(&w.stripe.out, at) {
 		return waiting
 	}
@@ -168,19 +168,19 @@ func (b *Breaker) leave(w way) passage {
 }
 
 // add counts one more, at an instant, unless the mark is sealed or full or another comes between.
-func (w *mark) add(at uint64) bool {
+func (w *mark) add(at time.Duration) bool {
 	yieldAt("load mark")
 	was := w.Load()
 	next := was + markOne
-	if latest := was & instants; at > latest {
-		next += at - latest
+	if latest := time.Duration(was & instants); at > latest {
+		next += uint64(at - latest)
 	}
 	yieldAt("swap mark")
 	return was < markFull && w.CompareAndSwap(was, next)
 }
 
 // count is add for calls that meet others at w: it gives up only when that is sealed or full.
-func (l *lane) count(w *mark, at uint64) bool {
+func (l *lane) count(w *mark, at time.Duration) bool {
 	for w.Load() < markFull {
 		if w.add(at) {
 			return true

@@ -91,13 +91,14 @@ func TestAMarkKnowsTheLatestInstant(t *testing.T) {
 		{"of one", []time.Duration{5}, base + 5},
 		{"the later of two", []time.Duration{5, 7}, base + 7},
 		{"in any order", []time.Duration{7, 5}, base + 7},
+		{"of one before the beginning, were there any", []time.Duration{-5}, base},
 		{"the last there is", []time.Duration{instants, 5}, base + instants},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := &lane{base: base, stripes: make([]stripe, 1)}
 			w := &l.stripes[0].in
 			for _, at := range c.at {
-				require.True(t, l.count(w, uint64(at)))
+				require.True(t, l.count(w, at))
 			}
 			w.Or(markSealed)
 			require.False(t, l.count(w, instants), "it is sealed")
