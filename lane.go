@@ -237,14 +237,19 @@ func (l *lane) seal() {
 	}
 }
 
-// open lets calls be counted until look, or as long as instants go.
-func (l *lane) open(look time.Duration) {
+// open lets calls be counted until look, or as long as instants go: those that leave, and those that come if it is the lane
+// of such. Else one that was held up since it found this lane would join calls that started long before.
+func (l *lane) open(look time.Duration, current bool) {
 	l.unsealed = true
 	l.look.Store(int64(min(look, l.end())))
+	in := uint64(markSealed)
+	if current {
+		in = 0
+	}
 	for i := range l.stripes {
 		s := &l.stripes[i]
 		yieldAt("open in")
-		s.in.Store(0)
+		s.in.Store(in)
 		yieldAt("open out")
 		s.out.Store(0)
 	}
@@ -321,7 +326,7 @@ func (m *machine) openLanes() *lane {
 	look := m.look(current)
 	for _, l := range m.lanes {
 		if !l.shut {
-			l.open(look)
+			l.open(look, l == current)
 		}
 	}
 	return current

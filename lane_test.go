@@ -212,6 +212,23 @@ func TestALaneHasStripesForEachProcessor(t *testing.T) {
 	require.Equal(t, 1, bits.OnesCount(uint(maxStripes)), "a hash is cut to so many bits")
 }
 
+// A call that was held up since it found its lane, while time went on and others came, is not one of those that started before.
+func TestNobodyEntersALaneThatIsNotTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := Must(New("b", Config{SlowCallDuration: time.Second, MinimumCalls: 1}))
+		held, err := b.Acquire(context.Background())
+		require.NoError(t, err)
+		old := b.lane.Load()
+		time.Sleep(time.Second / 2)
+		require.Zero(t, succeedQuietly(b, 1))
+		require.NotSame(t, old, b.lane.Load())
+		require.False(t, old.count(&old.stripes[0].in, b.now()), "it has to look for another")
+		b.mu.Lock()
+		require.True(t, held.Done(nil), "those in it leave by it")
+		b.mu.Unlock()
+	})
+}
+
 func TestALaneWithoutCallsMakesWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := Must(New("b", Config{SlowCallDuration: 16 * time.Second}))
