@@ -422,6 +422,29 @@ func TestTheOneThatWasNotUsedMakesRoom(t *testing.T) {
 	}
 }
 
+func TestTheLastInTheRoundThatWasNotUsedMakesRoom(t *testing.T) {
+	r := newRegistry(t, RegistryConfig{MaxBreakers: 6})
+	for _, name := range []string{"a", "b", "c", "d", "e", "f", "a", "b", "c", "d", "e", "g"} {
+		r.Breaker(name)
+	}
+	require.NotContains(t, maps.Collect(r.All()), "f")
+	require.Contains(t, maps.Collect(r.All()), "g")
+}
+
+func TestARegistryThatWasFullMakesRoomThoughAllAreUsed(t *testing.T) {
+	const size = 3 * packedSearch
+	r := newRegistry(t, RegistryConfig{MaxBreakers: size})
+	for i := range size {
+		r.Breaker(fmt.Sprint(i)).Trip("")
+	}
+	r.Breaker("one too many")
+	for name := range r.All() {
+		r.Breaker(name).Reset("")
+	}
+	r.Breaker("new")
+	require.EqualValues(t, 1, r.Unregistered())
+}
+
 func BenchmarkNewNameInAFullRegistry(b *testing.B) {
 	r, err := NewRegistry(RegistryConfig{})
 	require.NoError(b, err)
