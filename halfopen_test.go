@@ -154,6 +154,16 @@ func TestProbeLost(t *testing.T) {
 		require.Equal(t, 3, s.Trip.Failures)
 		require.Len(t, s.Metrics.StateTransitions, 3)
 	})
+	inHalfOpen(t, "of several with different limits the oldest is named", breaker.Config{ProbeTimeout: time.Minute}, func(t *testing.T, b *breaker.Breaker) {
+		acquire(t, b)
+		time.Sleep(50 * time.Second)
+		cfg := b.Config()
+		cfg.ProbeTimeout = 10 * time.Second
+		require.NoError(t, b.Apply(cfg))
+		acquire(t, b)
+		time.Sleep(10 * time.Second)
+		require.Equal(t, "a probe without a sign of life for 1m0s", b.Status().Trip.String())
+	})
 	inHalfOpen(t, "one that began later is not lost with it", breaker.Config{ProbeTimeout: time.Minute}, func(t *testing.T, b *breaker.Breaker) {
 		acquire(t, b)
 		time.Sleep(1)
