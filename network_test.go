@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
 )
 
@@ -19,16 +20,22 @@ type network struct {
 func serveInBubble(t *testing.T, server *http.Server) *http.Transport {
 	t.Helper()
 	n := &network{make(chan net.Conn), make(chan struct{})}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = server.Serve(n)
-	}()
+	var serving, conns sync.WaitGroup
+	server.ConnState = func(_ net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			conns.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			conns.Done()
+		}
+	}
+	serving.Go(func() { _ = server.Serve(n) })
 	client := &http.Transport{DialContext: n.dial}
 	t.Cleanup(func() {
 		client.CloseIdleConnections()
 		server.Close()
-		<-done
+		serving.Wait()
+		conns.Wait()
 	})
 	return client
 }
