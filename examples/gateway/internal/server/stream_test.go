@@ -57,6 +57,7 @@ func TestHowStreamsEnd(t *testing.T) {
 			a, b := newProvider(t, streams(tt.primary...)), newProvider(t, streams(fallback...))
 			r := start(t, short(two, tt.limits...), a, b).askStream(t)
 			require.Equal(t, 200, r.status)
+			require.Less(t, r.took, prompt)
 			require.Equal(t, tt.source, r.header.Get("x-breaker-source"))
 			if tt.body != "" {
 				require.NoError(t, r.err)
