@@ -1001,6 +1001,25 @@ func TestTheStallClockRunsOnlyDuringRead(t *testing.T) {
 	})
 }
 
+// TestContentAtTheInstantOfItsLimit comes in time or too late; the race detector sees whether the two meet.
+func TestContentAtTheInstantOfItsLimit(t *testing.T) {
+	for range 100 {
+		synctest.Test(t, func(t *testing.T) {
+			llm := newFakeLLMInBubble(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+				stream(sse)(w, r)
+				w.(http.Flusher).Flush()
+				time.Sleep(time.Second)
+				_, _ = io.WriteString(w, chatChunk+chatEnd+chatDone)
+			}, FirstContentLimit(time.Second), StallLimit(time.Minute))
+			_, _, err := llm.ask(t)
+			if err != nil {
+				require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			}
+			require.Equal(t, 1, llm.b.Status().Metrics.TotalCalls)
+		})
+	}
+}
+
 func TestAnAnswerClosedUnreadIsASuccessUnlessItIsAStream(t *testing.T) {
 	for kind, want := range map[string]counts{"text/plain": oneSuccess, "application/json": oneSuccess, sse: oneIgnored} {
 		llm := newFakeLLM(t, Config{}, stream(kind, "{", rest))
