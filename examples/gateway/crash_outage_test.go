@@ -141,8 +141,8 @@ func (r *rig) watchOpening() *opening {
 	return o
 }
 
-// traffic is 25 callers a second, every other one of whom wants a stream. In a hurry no more come while fifty wait: a machine that
-// cannot answer so many shall not have ever more to do.
+// traffic is 25 callers a second, every other one of whom wants a stream. In a hurry it is four, which any machine can answer,
+// and no more while fifty wait: a machine that cannot answer so many shall not have ever more to do.
 type traffic struct {
 	asked, primary, fallback, failed, waiting atomic.Int64
 
@@ -156,7 +156,8 @@ type traffic struct {
 func (r *rig) steadyTraffic() *traffic {
 	tr := &traffic{stop: make(chan struct{})}
 	tr.done.Go(func() {
-		tick := time.NewTicker(40 * time.Millisecond)
+		pause := 40 * time.Millisecond
+		tick := time.NewTicker(pause * (pause / scaled(pause)))
 		defer tick.Stop()
 		for n := 0; ; n++ {
 			select {
