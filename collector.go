@@ -36,73 +36,78 @@ func (r *Registry) Collector() prometheus.Collector { return collector{r} }
 
 type collector struct{ registry *Registry }
 
+// family is all series of one name.
+type family struct {
+	desc  *prometheus.Desc
+	gauge bool // else a counter
+}
+
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("breaker_"+name, help, labels, nil)
 }
 
-var (
-	stateDesc       = describe("state", "1 for the state that a call meets, 0 for the others.", "name", "state")
-	callsDesc       = describe("calls_total", "Calls that ended (success, failure, ignored) or were refused (rejected).", "name", "outcome")
-	slowDesc        = describe("slow_calls_total", "Calls that lasted longer than the breaker's limit, whatever their outcome.", "name")
-	inFlightDesc    = describe("in_flight", "Calls that were admitted and have not ended.", "name")
-	failureRateDesc = describe("failure_rate", "Failures by calls in the window; absent while there are none.", "name")
-	slowRateDesc    = describe("slow_call_rate", "Slow calls by calls in the window; absent while no duration is known.", "name")
-	transitionsDesc = describe("transitions_total", "Changes of state, by the rule that caused them.", "name", "from", "to", "rule")
-	openSecondsDesc = describe("open_seconds_total", "Time spent refusing every call: open or forced open.", "name")
-	retryAfterDesc  = describe("retry_after_seconds", "Time until calls are admitted again; absent where that is not known.", "name")
-	fallbackDesc    = describe("fallback_total", "Answers given in the stead of calls, by who gave them.", "name", "source")
-	durationDesc    = describe("call_duration_seconds", "How long calls took up to their first progress or their end, which is what makes them slow or not.", "name")
+func counter(name, help string, labels ...string) *family {
+	return &family{desc: describe(name, help, labels...)}
+}
 
-	unregisteredDesc = describe("unregistered_total", "Breakers made without a place in the registry, which is full: they are not to be seen here.")
+func gauge(name, help string, labels ...string) *family {
+	return &family{desc: describe(name, help, labels...), gauge: true}
+}
+
+var (
+	stateGauge       = gauge("state", "1 for the state that a call meets, 0 for the others.", "name", "state")
+	callsTotal       = counter("calls_total", "Calls that ended (success, failure, ignored) or were refused (rejected).", "name", "outcome")
+	slowTotal        = counter("slow_calls_total", "Calls that lasted longer than the breaker's limit, whatever their outcome.", "name")
+	inFlightGauge    = gauge("in_flight", "Calls that were admitted and have not ended.", "name")
+	failureRateGauge = gauge("failure_rate", "Failures by calls in the window; absent while there are none.", "name")
+	slowRateGauge    = gauge("slow_call_rate", "Slow calls by calls in the window; absent while no duration is known.", "name")
+	transitionsTotal = counter("transitions_total", "Changes of state, by the rule that caused them.", "name", "from", "to", "rule")
+	openSecondsTotal = counter("open_seconds_total", "Time spent refusing every call: open or forced open.", "name")
+	retryAfterGauge  = gauge("retry_after_seconds", "Time until calls are admitted again; absent where that is not known.", "name")
+	fallbackTotal    = counter("fallback_total", "Answers given in the stead of calls, by who gave them.", "name", "source")
+
+	unregisteredTotal = counter("unregistered_total", "Breakers made without a place in the registry, which is full: they are not to be seen here.")
+
+	durationDesc = describe("call_duration_seconds",
+		"How long calls took up to their first progress or their end, which is what makes them slow or not.", "name")
 )
 
 // Describe names every metric: so registering twice is an error.
 func (collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{
-		stateDesc, callsDesc, slowDesc, inFlightDesc, failureRateDesc, slowRateDesc, transitionsDesc, openSecondsDesc,
-		retryAfterDesc, fallbackDesc, durationDesc, unregisteredDesc,
+	for _, f := range []*family{
+		stateGauge, callsTotal, slowTotal, inFlightGauge, failureRateGauge, slowRateGauge, transitionsTotal, openSecondsTotal,
+		retryAfterGauge, fallbackTotal, unregisteredTotal,
 	} {
-		out <- d
+		out <- f.desc
 	}
+	out <- durationDesc
 }
 
+// Collect sends the series of each name in the order of their labels, which spares Prometheus's registry the work of sorting them.
 func (c collector) Collect(out chan<- prometheus.Metric) {
+	s := scrape{out: out}
 	for _, b := range c.registry.All() {
-		newBatch(out, b.Name()).breaker(b)
+		s.breaker(b)
 	}
-	(&batch{out: out}).send(unregisteredDesc, counter, float64(c.registry.Unregistered()))
+	s.send(unregisteredTotal, float64(c.registry.Unregistered()))
 }
 
 // metric is one value, fixed before it is sent. The library's own constant metrics cost six times as much, nearly all of it for
 // labels: here the breaker's name is made once a scrape, and labels that never change once a program.
 type metric struct {
-	desc   *prometheus.Desc
-	labels []*dto.LabelPair // in the order of their names, as Prometheus wants them
-	kind   kind
+	*family
 	value  float64
-
-	histogram *dto.Histogram // of that kind
+	labels []*dto.LabelPair // in the order of their names, as Prometheus wants them
 }
-
-type kind uint8
-
-const (
-	counter kind = iota
-	gauge
-	durations
-)
 
 func (m *metric) Desc() *prometheus.Desc { return m.desc }
 
 func (m *metric) Write(to *dto.Metric) error {
 	to.Label = m.labels
-	switch m.kind {
-	case counter:
-		to.Counter = &dto.Counter{Value: &m.value}
-	case gauge:
+	if m.gauge {
 		to.Gauge = &dto.Gauge{Value: &m.value}
-	case durations:
-		to.Histogram = m.histogram
+	} else {
+		to.Counter = &dto.Counter{Value: &m.value}
 	}
 	return nil
 }
@@ -118,11 +123,13 @@ func labelsOf(name string, values ...string) []*dto.LabelPair {
 }
 
 var (
-	stateLabels   = labelsOf("state", stateNames[:]...)
 	fromLabels    = labelsOf("from", stateNames[:]...)
 	toLabels      = labelsOf("to", stateNames[:]...)
-	outcomeLabels = labelsOf("outcome", "success", "failure", "ignored", "rejected")
-	ruleLabels    = labelsOf("rule", string(RuleConsecutiveFailures), string(RuleFailureRate), string(RuleSlowCallRate), string(RuleRetryAfter))
+	stateLabels   = labelsOf("state", stateNames[:]...)
+	outcomeLabels = labelsOf("outcome", "failure", "ignored", "rejected", "success")
+	ruleLabels    = labelsOf("rule", string(RuleConsecutiveFailures), string(RuleFailureRate), string(RuleRetryAfter), string(RuleSlowCallRate))
+
+	statesByName = [...]State{StateClosed, StateDisabled, StateForcedOpen, StateHalfOpen, StateOpen}
 )
 
 // ruleLabel spares the memory for the rules that nearly every breaker shows.
@@ -133,74 +140,64 @@ func ruleLabel(r Rule) *dto.LabelPair {
 	return label("rule", string(r))
 }
 
-// batch sends the metrics of one breaker, out of memory taken at once.
-type batch struct {
+// scrape sends metrics out of memory that is taken for many at once. The receiver may keep them, so none of it is used again.
+type scrape struct {
 	out     chan<- prometheus.Metric
-	name    *dto.LabelPair
 	metrics []metric
 	labels  []*dto.LabelPair
+	now     sample // of one breaker after the other
 }
 
-// usual is how many series most breakers have.
-const usual = 18
-
-func newBatch(out chan<- prometheus.Metric, name string) *batch {
-	return &batch{out: out, name: label("name", name), metrics: make([]metric, 0, usual), labels: make([]*dto.LabelPair, 0, 2*usual)}
+// more returns n further elements of a chunk, or of a new one: those given before stay where they are.
+func more[T any](chunk *[]T, n int) []T {
+	const size = 200
+	if cap(*chunk)-len(*chunk) < n {
+		*chunk = make([]T, 0, size)
+	}
+	first := len(*chunk)
+	*chunk = (*chunk)[:first+n]
+	return (*chunk)[first : first+n : first+n]
 }
 
-func (s *batch) send(d *prometheus.Desc, k kind, v float64, labels ...*dto.LabelPair) {
-	if len(s.metrics) == cap(s.metrics) { // those sent before stay where they are
-		s.metrics = make([]metric, 0, usual)
-	}
-	first := len(s.labels)
-	s.labels = append(s.labels, labels...)
-	s.metrics = append(s.metrics, metric{desc: d, labels: slices.Clip(s.labels[first:]), kind: k, value: v})
-	s.out <- &s.metrics[len(s.metrics)-1]
-}
-
-func (s *batch) histogram(h *histogram) {
-	if h == nil {
-		return
-	}
-	out := &dto.Histogram{SampleSum: new(time.Duration(h.sum.Load()).Seconds())}
-	var calls uint64
-	for i, bound := range h.bounds {
-		calls += h.counts[i].Load()
-		out.Bucket = append(out.Bucket, &dto.Bucket{UpperBound: new(bound.Seconds()), CumulativeCount: new(calls)})
-	}
-	out.SampleCount = new(calls + h.counts[len(h.bounds)].Load())
-	s.out <- &metric{desc: durationDesc, labels: []*dto.LabelPair{s.name}, kind: durations, histogram: out}
+func (s *scrape) send(f *family, v float64, labels ...*dto.LabelPair) {
+	m := &more(&s.metrics, 1)[0]
+	m.family, m.value, m.labels = f, v, more(&s.labels, len(labels))
+	copy(m.labels, labels)
+	s.out <- m
 }
 
 // known sends v unless there is none.
-func (s *batch) known(d *prometheus.Desc, v *float64) {
+func (s *scrape) known(f *family, v *float64, name *dto.LabelPair) {
 	if v != nil {
-		s.send(d, gauge, *v, s.name)
+		s.send(f, *v, name)
 	}
 }
 
-func (s *batch) breaker(b *Breaker) {
-	now := b.sample()
-	for i, l := range stateLabels {
-		s.send(stateDesc, gauge, one(now.State == State(i)), s.name, l)
+func (s *scrape) breaker(b *Breaker) {
+	now, name := &s.now, label("name", b.Name())
+	now.read(b)
+	for _, state := range statesByName {
+		s.send(stateGauge, one(now.state == state), name, stateLabels[state])
 	}
-	m := &now.Metrics
-	for i, n := range [...]int{m.SuccessfulCalls, m.FailedCalls, m.IgnoredCalls, m.RejectedCalls} {
-		s.send(callsDesc, counter, float64(n), s.name, outcomeLabels[i])
+	t := &now.totals
+	for i, n := range [...]int64{t.failed, t.ignored, t.rejected, t.successful} {
+		s.send(callsTotal, float64(n), name, outcomeLabels[i])
 	}
-	s.send(slowDesc, counter, float64(m.SlowCalls), s.name)
-	s.send(inFlightDesc, gauge, float64(m.InFlight), s.name)
-	s.send(openSecondsDesc, counter, now.refused.Seconds(), s.name)
-	s.known(failureRateDesc, now.FailureRate)
-	s.known(slowRateDesc, now.SlowCallRate)
-	s.known(retryAfterDesc, now.RetryAfterSeconds)
+	s.send(slowTotal, float64(t.slow), name)
+	s.send(inFlightGauge, float64(t.inFlight), name)
+	s.send(openSecondsTotal, now.refused.Seconds(), name)
+	s.known(failureRateGauge, now.failureRate, name)
+	s.known(slowRateGauge, now.slowRate, name)
+	s.known(retryAfterGauge, now.retryAfter, name)
 	for _, t := range now.transitions {
-		s.send(transitionsDesc, counter, float64(t.n), fromLabels[t.from], s.name, ruleLabel(t.rule), toLabels[t.to])
+		s.send(transitionsTotal, float64(t.n), fromLabels[t.from], name, ruleLabel(t.rule), toLabels[t.to])
 	}
 	for _, f := range b.fallbacks.list() {
-		s.send(fallbackDesc, counter, float64(f.n.Load()), s.name, label("source", f.name))
+		s.send(fallbackTotal, float64(f.n.Load()), name, label("source", f.name))
 	}
-	s.histogram(b.durations)
+	if b.durations != nil {
+		s.out <- newDurations(b.durations, name)
+	}
 }
 
 func one(is bool) float64 {
@@ -210,17 +207,49 @@ func one(is bool) float64 {
 	return 0
 }
 
-// sample is what a scrape reads, all of one instant.
-type sample struct {
-	Status
-	refused     time.Duration
-	transitions []transitionCount
+// durations is a histogram as it was when the scrape came to it.
+type durations struct {
+	dto.Histogram
+	label [1]*dto.LabelPair
 }
 
-func (b *Breaker) sample() sample {
+func newDurations(h *histogram, name *dto.LabelPair) *durations {
+	d := &durations{label: [1]*dto.LabelPair{name}}
+	d.SampleSum = new(time.Duration(h.sum.Load()).Seconds())
+	var calls uint64
+	for i, bound := range h.bounds {
+		calls += h.counts[i].Load()
+		d.Bucket = append(d.Bucket, &dto.Bucket{UpperBound: new(bound.Seconds()), CumulativeCount: new(calls)})
+	}
+	d.SampleCount = new(calls + h.counts[len(h.bounds)].Load())
+	return d
+}
+
+func (*durations) Desc() *prometheus.Desc { return durationDesc }
+
+func (d *durations) Write(to *dto.Metric) error {
+	to.Label, to.Histogram = d.label[:], &d.Histogram
+	return nil
+}
+
+// sample is what a scrape reads, all of one instant.
+type sample struct {
+	state                             State
+	totals                            totals
+	failureRate, slowRate, retryAfter *float64
+	refused                           time.Duration
+	transitions                       []transitionCount
+}
+
+func (s *sample) read(b *Breaker) {
 	now := b.lock()
 	defer b.unlock()
 	m := b.machine.seen(now)
 	now = max(now, m.now)
-	return sample{m.status(now), m.ledger.refusedFor(m.shown(), now), m.ledger.known(&m.cfg)}
+	calls, failures, timed, slow := m.window(now)
+	*s = sample{
+		state: m.shown(), totals: m.totals,
+		failureRate: share(failures, calls), slowRate: share(slow, timed), retryAfter: m.retryAfterSeconds(now),
+		refused: m.ledger.refusedFor(m.shown(), now), transitions: m.ledger.appendTo(s.transitions[:0], &m.cfg),
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/failfast-go/breaker"
@@ -248,6 +249,37 @@ func TestSeriesFollowTheRegistry(t *testing.T) {
 	require.InDelta(t, 1000, scrapeFrom(t, all)["breaker_unregistered_total"], 0)
 }
 
+// Prometheus's registry sorts the series of a name by their labels, which is a fifth of its work where they come in no order.
+func TestSeriesAreSentInOrder(t *testing.T) {
+	r := newRegistry(t, breaker.RegistryConfig{Default: breaker.Config{SlowCallDuration: time.Hour}}, breaker.WithDurationHistogram())
+	for _, name := range []string{"c", "a", "b"} {
+		_ = end(r.Breaker(name), nil)
+	}
+	last := map[*prometheus.Desc]string{}
+	for m := range collected(r.Collector()) {
+		var now dto.Metric
+		require.NoError(t, m.Write(&now))
+		var values []string
+		for _, l := range now.Label {
+			values = append(values, l.GetValue())
+		}
+		got := strings.Join(values, "\x00")
+		require.Less(t, last[m.Desc()], got+"\x00", m.Desc())
+		last[m.Desc()] = got
+	}
+	require.Len(t, last, 10, "all but those of an outage")
+}
+
+// collected is what a scrape sends.
+func collected(c prometheus.Collector) <-chan prometheus.Metric {
+	series := make(chan prometheus.Metric, 1000) // as client_golang has it
+	go func() {
+		c.Collect(series)
+		close(series)
+	}()
+	return series
+}
+
 func TestEveryLabelButNameIsBounded(t *testing.T) {
 	r := newRegistry(t, breaker.RegistryConfig{})
 	b := r.Breaker("x")
@@ -419,13 +451,8 @@ func tenThousand(b *testing.B) *breaker.Registry {
 func BenchmarkCollectTenThousand(b *testing.B) {
 	c := tenThousand(b).Collector()
 	for b.Loop() {
-		series := make(chan prometheus.Metric, 1000) // as client_golang has it
-		go func() {
-			c.Collect(series)
-			close(series)
-		}()
 		n := 0
-		for range series {
+		for range collected(c) {
 			n++
 		}
 		b.ReportMetric(float64(n), "series")
