@@ -83,21 +83,20 @@ func (collector) Describe(out chan<- *prometheus.Desc) {
 	out <- durationDesc
 }
 
-// Collect sends the series of each name in the order of their labels, which spares Prometheus's registry the work of sorting them.
+// Collect sends the series of each name in the order of their labels, which spares Prometheus's registry most of the sorting.
 func (c collector) Collect(out chan<- prometheus.Metric) {
 	s := scrape{out: out}
-	for _, b := range c.registry.All() {
-		s.breaker(b)
+	for _, e := range c.registry.sorted() {
+		s.breaker(e.breaker, e.series())
 	}
-	s.send(unregisteredTotal, float64(c.registry.Unregistered()))
+	s.send(&series{family: unregisteredTotal}, float64(c.registry.Unregistered()))
 }
 
 // metric is one value, fixed before it is sent. The library's own constant metrics cost six times as much, nearly all of it for
-// labels: here the breaker's name is made once a scrape, and labels that never change once a program.
+// labels.
 type metric struct {
-	*family
-	value  float64
-	labels []*dto.LabelPair // in the order of their names, as Prometheus wants them
+	*series
+	value float64
 }
 
 func (m *metric) Desc() *prometheus.Desc { return m.desc }
@@ -112,91 +111,121 @@ func (m *metric) Write(to *dto.Metric) error {
 	return nil
 }
 
-func label(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &name, Value: &value} }
+// series is what a metric keeps from scrape to scrape.
+type series struct {
+	*family
+	labels []*dto.LabelPair // in the order of their names, as Prometheus wants them
+}
 
-func labelsOf(name string, values ...string) []*dto.LabelPair {
+// usual are the series that a breaker of any state may have. They depend on nothing but its name: made anew at each scrape they
+// would be nearly half of this library's work.
+type usual struct {
+	name    *dto.LabelPair
+	state   []series // by statesByName
+	outcome []series // by outcomeLabels
+	opened  []series // by openingRules
+
+	slow, inFlight, openSeconds, failureRate, slowRate, retryAfter series
+}
+
+var (
+	statesByName = [...]State{StateClosed, StateDisabled, StateForcedOpen, StateHalfOpen, StateOpen}
+	openingRules = [...]Rule{RuleConsecutiveFailures, RuleFailureRate, RuleRetryAfter, RuleSlowCallRate}
+
+	fromLabels    = labelsOf("from", stateNames[:])
+	toLabels      = labelsOf("to", stateNames[:])
+	stateLabels   = labelsOf("state", stateNames[:])
+	outcomeLabels = labelsOf("outcome", []string{"failure", "ignored", "rejected", "success"})
+	ruleLabels    = labelsOf("rule", openingRules[:])
+)
+
+func labelsOf[S ~string](name string, values []S) []*dto.LabelPair {
 	pairs := make([]*dto.LabelPair, len(values))
 	for i, v := range values {
-		pairs[i] = label(name, v)
+		pairs[i] = label(name, string(v))
 	}
 	return pairs
 }
 
-var (
-	fromLabels    = labelsOf("from", stateNames[:]...)
-	toLabels      = labelsOf("to", stateNames[:]...)
-	stateLabels   = labelsOf("state", stateNames[:]...)
-	outcomeLabels = labelsOf("outcome", "failure", "ignored", "rejected", "success")
-	ruleLabels    = labelsOf("rule", string(RuleConsecutiveFailures), string(RuleFailureRate), string(RuleRetryAfter), string(RuleSlowCallRate))
+func label(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &name, Value: &value} }
 
-	statesByName = [...]State{StateClosed, StateDisabled, StateForcedOpen, StateHalfOpen, StateOpen}
-)
-
-// ruleLabel spares the memory for the rules that nearly every breaker shows.
-func ruleLabel(r Rule) *dto.LabelPair {
-	if i := slices.IndexFunc(ruleLabels, func(l *dto.LabelPair) bool { return *l.Value == string(r) }); i >= 0 {
-		return ruleLabels[i]
+func newUsual(breaker string) *usual {
+	name := label("name", breaker)
+	only := []*dto.LabelPair{name}
+	u := &usual{
+		name: name,
+		slow: series{slowTotal, only}, inFlight: series{inFlightGauge, only}, openSeconds: series{openSecondsTotal, only},
+		failureRate: series{failureRateGauge, only}, slowRate: series{slowRateGauge, only}, retryAfter: series{retryAfterGauge, only},
 	}
-	return label("rule", string(r))
+	for _, s := range statesByName {
+		u.state = append(u.state, series{stateGauge, []*dto.LabelPair{name, stateLabels[s]}})
+	}
+	for _, l := range outcomeLabels {
+		u.outcome = append(u.outcome, series{callsTotal, []*dto.LabelPair{name, l}})
+	}
+	for _, l := range ruleLabels {
+		u.opened = append(u.opened, u.transition(StateClosed, StateOpen, l))
+	}
+	return u
 }
 
-// scrape sends metrics out of memory that is taken for many at once. The receiver may keep them, so none of it is used again.
+func (u *usual) transition(from, to State, rule *dto.LabelPair) series {
+	return series{transitionsTotal, []*dto.LabelPair{fromLabels[from], u.name, rule, toLabels[to]}}
+}
+
+func (u *usual) transitionOf(t *transitionCount) *series {
+	if i := slices.Index(openingRules[:], t.rule); i >= 0 && t.from == StateClosed && t.to == StateOpen {
+		return &u.opened[i]
+	}
+	return new(u.transition(t.from, t.to, label("rule", string(t.rule))))
+}
+
+// scrape sends metrics, out of memory that it takes for many at once. Whoever receives them may keep them.
 type scrape struct {
 	out     chan<- prometheus.Metric
 	metrics []metric
-	labels  []*dto.LabelPair
 	now     sample // of one breaker after the other
 }
 
-// more returns n further elements of a chunk, or of a new one: those given before stay where they are.
-func more[T any](chunk *[]T, n int) []T {
-	const size = 200
-	if cap(*chunk)-len(*chunk) < n {
-		*chunk = make([]T, 0, size)
+func (s *scrape) send(of *series, v float64) {
+	if len(s.metrics) == cap(s.metrics) {
+		s.metrics = make([]metric, 0, 512) // those sent before stay where they are
 	}
-	first := len(*chunk)
-	*chunk = (*chunk)[:first+n]
-	return (*chunk)[first : first+n : first+n]
-}
-
-func (s *scrape) send(f *family, v float64, labels ...*dto.LabelPair) {
-	m := &more(&s.metrics, 1)[0]
-	m.family, m.value, m.labels = f, v, more(&s.labels, len(labels))
-	copy(m.labels, labels)
-	s.out <- m
+	s.metrics = append(s.metrics, metric{of, v})
+	s.out <- &s.metrics[len(s.metrics)-1]
 }
 
 // known sends v unless there is none.
-func (s *scrape) known(f *family, v *float64, name *dto.LabelPair) {
+func (s *scrape) known(of *series, v *float64) {
 	if v != nil {
-		s.send(f, *v, name)
+		s.send(of, *v)
 	}
 }
 
-func (s *scrape) breaker(b *Breaker) {
-	now, name := &s.now, label("name", b.Name())
+func (s *scrape) breaker(b *Breaker, u *usual) {
+	now := &s.now
 	now.read(b)
-	for _, state := range statesByName {
-		s.send(stateGauge, one(now.state == state), name, stateLabels[state])
+	for i, state := range statesByName {
+		s.send(&u.state[i], one(now.state == state))
 	}
 	t := &now.totals
 	for i, n := range [...]int64{t.failed, t.ignored, t.rejected, t.successful} {
-		s.send(callsTotal, float64(n), name, outcomeLabels[i])
+		s.send(&u.outcome[i], float64(n))
 	}
-	s.send(slowTotal, float64(t.slow), name)
-	s.send(inFlightGauge, float64(t.inFlight), name)
-	s.send(openSecondsTotal, now.refused.Seconds(), name)
-	s.known(failureRateGauge, now.failureRate, name)
-	s.known(slowRateGauge, now.slowRate, name)
-	s.known(retryAfterGauge, now.retryAfter, name)
-	for _, t := range now.transitions {
-		s.send(transitionsTotal, float64(t.n), fromLabels[t.from], name, ruleLabel(t.rule), toLabels[t.to])
+	s.send(&u.slow, float64(t.slow))
+	s.send(&u.inFlight, float64(t.inFlight))
+	s.send(&u.openSeconds, now.refused.Seconds())
+	s.known(&u.failureRate, now.failureRate)
+	s.known(&u.slowRate, now.slowRate)
+	s.known(&u.retryAfter, now.retryAfter)
+	for i := range now.transitions {
+		s.send(u.transitionOf(&now.transitions[i]), float64(now.transitions[i].n))
 	}
 	for _, f := range b.fallbacks.list() {
-		s.send(fallbackTotal, float64(f.n.Load()), name, label("source", f.name))
+		s.send(&series{fallbackTotal, []*dto.LabelPair{u.name, label("source", f.name)}}, float64(f.n.Load()))
 	}
 	if b.durations != nil {
-		s.out <- newDurations(b.durations, name)
+		s.out <- newDurations(b.durations, u.slow.labels)
 	}
 }
 
@@ -210,11 +239,11 @@ func one(is bool) float64 {
 // durations is a histogram as it was when the scrape came to it.
 type durations struct {
 	dto.Histogram
-	label [1]*dto.LabelPair
+	labels []*dto.LabelPair
 }
 
-func newDurations(h *histogram, name *dto.LabelPair) *durations {
-	d := &durations{label: [1]*dto.LabelPair{name}}
+func newDurations(h *histogram, labels []*dto.LabelPair) *durations {
+	d := &durations{labels: labels}
 	d.SampleSum = new(time.Duration(h.sum.Load()).Seconds())
 	var calls uint64
 	for i, bound := range h.bounds {
@@ -228,7 +257,7 @@ func newDurations(h *histogram, name *dto.LabelPair) *durations {
 func (*durations) Desc() *prometheus.Desc { return durationDesc }
 
 func (d *durations) Write(to *dto.Metric) error {
-	to.Label, to.Histogram = d.label[:], &d.Histogram
+	to.Label, to.Histogram = d.labels, &d.Histogram
 	return nil
 }
 

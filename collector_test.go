@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -278,6 +280,31 @@ func collected(c prometheus.Collector) <-chan prometheus.Metric {
 		close(series)
 	}()
 	return series
+}
+
+// What is kept between scrapes goes with its breaker.
+func TestAScrapeKeepsNoBreakerThatHasLeft(t *testing.T) {
+	r := newRegistry(t, breaker.RegistryConfig{MaxBreakers: 2})
+	c := r.Collector()
+	r.Breaker("stays")
+	left := weak.Make(r.Breaker("leaves"))
+	var label weak.Pointer[dto.LabelPair]
+	for m := range collected(c) {
+		var now dto.Metric
+		require.NoError(t, m.Write(&now))
+		if len(now.Label) > 0 && now.Label[0].GetValue() == "leaves" {
+			label = weak.Make(now.Label[0])
+		}
+	}
+	runtime.GC()
+	require.NotNil(t, left.Value(), "registered")
+	require.NotNil(t, label.Value(), "made once, for all scrapes")
+	r.Remove("leaves")
+	runtime.GC()
+	runtime.GC()
+	require.Nil(t, left.Value())
+	require.Nil(t, label.Value())
+	runtime.KeepAlive(c)
 }
 
 func TestEveryLabelButNameIsBounded(t *testing.T) {
