@@ -245,10 +245,19 @@ type durations struct {
 func newDurations(h *histogram, labels []*dto.LabelPair) *durations {
 	d := &durations{labels: labels}
 	d.SampleSum = new(time.Duration(h.sum.Load()).Seconds())
+	buckets := make([]struct {
+		dto.Bucket
+		bound float64
+		calls uint64 // up to it
+	}, len(h.bounds))
+	d.Bucket = make([]*dto.Bucket, len(h.bounds))
 	var calls uint64
 	for i, bound := range h.bounds {
 		calls += h.counts[i].Load()
-		d.Bucket = append(d.Bucket, &dto.Bucket{UpperBound: new(bound.Seconds()), CumulativeCount: new(calls)})
+		b := &buckets[i]
+		b.bound, b.calls = bound.Seconds(), calls
+		b.UpperBound, b.CumulativeCount = &b.bound, &b.calls
+		d.Bucket[i] = &b.Bucket
 	}
 	d.SampleCount = new(calls + h.counts[len(h.bounds)].Load())
 	return d
