@@ -121,9 +121,9 @@ type series struct {
 // would be nearly half of this library's work.
 type usual struct {
 	name    *dto.LabelPair
-	state   []series // by statesByName
-	outcome []series // by outcomeLabels
-	opened  []series // by openingRules
+	state   [len(statesByName)]series
+	outcome [4]series                 // as outcomeLabels
+	opened  [len(openingRules)]series // from closed
 
 	slow, inFlight, openSeconds, failureRate, slowRate, retryAfter series
 }
@@ -151,33 +151,33 @@ func label(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &nam
 
 func newUsual(breaker string) *usual {
 	name := label("name", breaker)
-	only := []*dto.LabelPair{name}
+	pairs := make([]*dto.LabelPair, 0, 40) // of all: memory taken once
+	of := func(f *family, labels ...*dto.LabelPair) series {
+		pairs = append(pairs, labels...)
+		return series{f, slices.Clip(pairs[len(pairs)-len(labels):])}
+	}
 	u := &usual{
 		name: name,
-		slow: series{slowTotal, only}, inFlight: series{inFlightGauge, only}, openSeconds: series{openSecondsTotal, only},
-		failureRate: series{failureRateGauge, only}, slowRate: series{slowRateGauge, only}, retryAfter: series{retryAfterGauge, only},
+		slow: of(slowTotal, name), inFlight: of(inFlightGauge, name), openSeconds: of(openSecondsTotal, name),
+		failureRate: of(failureRateGauge, name), slowRate: of(slowRateGauge, name), retryAfter: of(retryAfterGauge, name),
 	}
-	for _, s := range statesByName {
-		u.state = append(u.state, series{stateGauge, []*dto.LabelPair{name, stateLabels[s]}})
+	for i, s := range statesByName {
+		u.state[i] = of(stateGauge, name, stateLabels[s])
 	}
-	for _, l := range outcomeLabels {
-		u.outcome = append(u.outcome, series{callsTotal, []*dto.LabelPair{name, l}})
+	for i, l := range outcomeLabels {
+		u.outcome[i] = of(callsTotal, name, l)
 	}
-	for _, l := range ruleLabels {
-		u.opened = append(u.opened, u.transition(StateClosed, StateOpen, l))
+	for i, l := range ruleLabels {
+		u.opened[i] = of(transitionsTotal, fromLabels[StateClosed], name, l, toLabels[StateOpen])
 	}
 	return u
-}
-
-func (u *usual) transition(from, to State, rule *dto.LabelPair) series {
-	return series{transitionsTotal, []*dto.LabelPair{fromLabels[from], u.name, rule, toLabels[to]}}
 }
 
 func (u *usual) transitionOf(t *transitionCount) *series {
 	if i := slices.Index(openingRules[:], t.rule); i >= 0 && t.from == StateClosed && t.to == StateOpen {
 		return &u.opened[i]
 	}
-	return new(u.transition(t.from, t.to, label("rule", string(t.rule))))
+	return &series{transitionsTotal, []*dto.LabelPair{fromLabels[t.from], u.name, label("rule", string(t.rule)), toLabels[t.to]}}
 }
 
 // scrape sends metrics, out of memory that it takes for many at once. Whoever receives them may keep them.
