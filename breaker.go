@@ -118,26 +118,47 @@ func checkName(name string) error {
 // is asked, and nothing counts. A panic or runtime.Goexit of call counts as a failure and goes on untouched. call gets ctx, in
 // half-open one derived from it, by which a call inside it that asks b again joins the probe instead of being refused.
 func Execute[T any](ctx context.Context, b *Breaker, call func(context.Context) (T, error)) (T, error) {
-	var p Permit
 	var v T
 	if err := ctx.Err(); err != nil {
 		return v, err
 	}
-	if err := b.admit(ctx, &p); err != nil {
+	w, how := b.enter()
+	switch how {
+	case rejected:
+		return v, w.lane.refusal
+	case through:
+	default:
+		v, _, err := executeLocked(ctx, b, call)
 		return v, err
 	}
 	end := errDidNotReturn // unless call returns, whatever else it does
 	defer func() {
-		if end != nil || p.leave() != through {
-			p.end(end)
+		if end != nil || b.leave(w) != through {
+			b.end(ctx, w, end)
 		}
 	}()
-	if p.call.probe != nil {
-		ctx = p.inside(ctx)
-	}
 	v, err := call(ctx)
 	end = err
 	return v, err
+}
+
+// executeLocked is [Execute] for a call that needs the lock, and tells the verdict: unset when it was refused.
+func executeLocked[T any](ctx context.Context, b *Breaker, call func(context.Context) (T, error)) (res T, v Verdict, err error) {
+	var p Permit
+	if err := b.admit(ctx, &p); err != nil {
+		return res, v, err
+	}
+	end := errDidNotReturn
+	defer func() { v, _ = p.end(end) }()
+	res, err = call(p.Context(ctx))
+	end = err
+	return res, v, err
+}
+
+// end settles a call that came in past the lock and cannot leave so.
+func (b *Breaker) end(ctx context.Context, w way, err error) (v Verdict, first bool) {
+	p := Permit{breaker: b, ctx: ctx, call: call{period: w.lane.period, way: w}}
+	return p.end(err)
 }
 
 // Do is [Execute] for a call without a result.
@@ -179,18 +200,22 @@ func (b *Breaker) begin(ctx context.Context, p *Permit) (context.Context, error)
 
 // admit lets a call in, and fills in its permit, or refuses it.
 func (b *Breaker) admit(ctx context.Context, p *Permit) error {
-	p.breaker, p.ctx = b, ctx
-	refusal, how := p.enter()
+	w, how := b.enter()
+	if how == waiting && w.stripe.in.reopens() {
+		w, how = b.enter()
+	}
 	if how == waiting {
 		b.acquire()
-		refusal, how = p.enter()
+		w, how = b.enter()
 		b.mu.Unlock()
 	}
-	switch how {
-	case through:
+	if how == rejected {
+		return w.lane.refusal
+	}
+	p.breaker, p.ctx = b, ctx
+	if how == through {
+		p.call.way, p.call.period = w, w.lane.period
 		return nil
-	case rejected:
-		return refusal
 	}
 	return b.admitLocked(p, b.probeOf(ctx))
 }

@@ -1,6 +1,8 @@
 package breaker
 
 import (
+	"math/bits"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -18,7 +20,7 @@ import (
 //   - Between the last seal and the first opening nothing is counted, and the machine is all there is. What is done under the
 //     lock takes effect in that stretch, at one instant.
 //   - A call that passes takes effect at its swap: before whoever seals that mark next, and after whoever opened it. One that
-//     finds the mark sealed waits for the lock, so it comes after the one who holds it.
+//     finds the mark sealed waits until it is opened, or for the lock, so it comes after the one who holds that.
 //   - Calls that pass between two holders of the lock could have taken it in any order, with the same result: none of them is
 //     slow, each reads that the machine has nothing to do before (look), and no number of successes lets a rate reach its
 //     threshold (calm). Thus their number is all that the machine must learn.
@@ -35,6 +37,7 @@ type lane struct {
 	timed    bool          // whether it matters when they come
 	measured bool          // whether their durations count
 	slow     time.Duration // one that lasted longer is for the machine
+	base     time.Duration // what the instants in its marks are counted from; zero unless timed
 	stripes  []stripe
 
 	// look is from when on the machine has something to do before the next call: a deadline, a bucket to change, a sixteenth
@@ -44,7 +47,6 @@ type lane struct {
 
 	// Guarded by the breaker's lock.
 	unsealed bool
-	opened   time.Duration // when that began
 	*group
 }
 
@@ -68,21 +70,21 @@ type stripe struct {
 	_       [48]byte
 }
 
-// maxStripes are 1 KiB. A lane begins with one stripe and gets twice as many when calls meet at a mark: a seal costs as much
-// as there are stripes, and most breakers never see two calls in the same ten nanoseconds.
-const maxStripes = 16
+// maxStripes are four for each processor, so that goroutines on two of them seldom have the same; 4 KiB at most. A lane begins
+// with one and gets twice as many when calls meet at a mark: a seal costs as much as there are stripes, and most breakers never
+// see two calls in the same ten nanoseconds.
+var maxStripes = min(4<<bits.Len(uint(runtime.GOMAXPROCS(0)-1)), 64)
 
-// mark is a count and the latest instant that was counted, of which it knows the lower bits: those tell 34 seconds before or
-// after it was opened, so that somebody has to look by then.
+// mark is a count, above the latest instant that was counted, from the lane's base: three days of them. A lane is
+// replaced when half of that is over.
 type mark struct{ atomic.Uint64 }
 
 const (
-	instantBits = 36
+	instantBits = 48
 	instants    = 1<<instantBits - 1
 	markOne     = instants + 1
 	markFull    = 1 << 62 // or more: the machine must take the count first
 	markSealed  = 1 << 63
-	maxWait     = time.Duration(1) << (instantBits - 1)
 	never       = 1<<63 - 1
 )
 
@@ -91,35 +93,42 @@ type passage uint8
 
 const (
 	byLock  passage = iota // it is for the machine
-	waiting                // the mark is sealed: as soon as the lock is free it can try again
+	waiting                // the mark is sealed, for as long as somebody has the lock
 	through
 	rejected
 )
 
-// enter lets a call in without the lock, or refuses it.
-func (p *Permit) enter() (*OpenError, passage) {
+// way is how a call came in, as far as it needs that to leave by it.
+type way struct {
+	lane   *lane
+	stripe *stripe
+	start  time.Duration
+}
+
+// enter lets a call in without the lock, or refuses it: then only the lane is known, whose refusal it gets.
+func (b *Breaker) enter() (w way, how passage) {
 	yieldAt("load lane")
-	l := p.breaker.lane.Load()
+	l := b.lane.Load()
 	if l == nil {
-		return nil, byLock
+		return w, byLock
 	}
-	var now time.Duration
+	w.lane = l
 	if l.timed {
-		now = p.breaker.now()
+		w.start = b.now()
 	}
 	yieldAt("load look")
-	if int64(now) >= l.look.Load() {
-		return nil, byLock
+	if int64(w.start) >= l.look.Load() {
+		return w, byLock
 	}
-	s := l.stripe()
-	if !s.in.add(now) && !l.count(&s.in, now) {
-		return nil, waiting
+	w.stripe = l.stripe()
+	at := w.start - l.base
+	if !w.stripe.in.add(at) && !l.count(&w.stripe.in, at) {
+		return w, waiting
 	}
 	if l.refusal != nil {
-		return l.refusal, rejected
+		return w, rejected
 	}
-	p.call.period, p.call.start, p.call.lane, p.call.stripe = l.period, now, l, s
-	return nil, through
+	return w, through
 }
 
 // passing returns the state, if that needs no lock.
@@ -136,18 +145,11 @@ func (b *Breaker) passing() (s State, known bool) {
 }
 
 // leave ends a call, which has succeeded, without the lock.
-func (p *Permit) leave() passage {
-	if p.progressed.Load() {
-		return byLock
-	}
-	c := &p.call
-	l := c.lane
-	if l == nil {
-		return byLock
-	}
+func (b *Breaker) leave(w way) passage {
+	l := w.lane
 	var now time.Duration
 	if l.timed {
-		if now = p.breaker.now(); l.measured && now-c.start > l.slow {
+		if now = b.now(); now-w.start > l.slow {
 			return byLock
 		}
 	}
@@ -155,31 +157,32 @@ func (p *Permit) leave() passage {
 	if int64(now) >= l.look.Load() {
 		return byLock
 	}
-	if !c.stripe.out.add(now) && !l.count(&c.stripe.out, now) {
+	at := now - l.base
+	if !w.stripe.out.add(at) && !l.count(&w.stripe.out, at) {
 		return waiting
 	}
-	if h := p.breaker.durations; h != nil {
-		h.observe(now - c.start)
+	if h := b.durations; h != nil {
+		h.observe(now - w.start)
 	}
 	return through
 }
 
-// add counts one more, unless the mark is sealed or full or another comes between.
-func (w *mark) add(now time.Duration) bool {
+// add counts one more, at an instant, unless the mark is sealed or full or another comes between.
+func (w *mark) add(at time.Duration) bool {
 	yieldAt("load mark")
 	was := w.Load()
-	latest, at := was&instants, uint64(now)&instants
-	if (at-latest)&instants < 1<<(instantBits-1) || was < markOne {
-		latest = at
+	next := was + markOne
+	if latest := time.Duration(was & instants); at > latest {
+		next += uint64(at - latest)
 	}
 	yieldAt("swap mark")
-	return was < markFull && w.CompareAndSwap(was, was&^instants+markOne|latest)
+	return was < markFull && w.CompareAndSwap(was, next)
 }
 
 // count is add for calls that meet others at w: it gives up only when that is sealed or full.
-func (l *lane) count(w *mark, now time.Duration) bool {
+func (l *lane) count(w *mark, at time.Duration) bool {
 	for w.Load() < markFull {
-		if w.add(now) {
+		if w.add(at) {
 			return true
 		}
 		if len(l.stripes) < maxStripes {
@@ -190,9 +193,26 @@ func (l *lane) count(w *mark, now time.Duration) bool {
 	return false
 }
 
+// patience is how often to look at a sealed mark before waiting for the lock: that takes about a microsecond. Whoever has the
+// lock needs less in most cases, and to be put to sleep and woken takes longer.
+const patience = 2000
+
+// reopens reports whether w was opened again before that.
+func (w *mark) reopens() bool {
+	for range patience {
+		if w.Load() < markFull {
+			return true
+		}
+	}
+	return false
+}
+
 // stripe chooses one by the caller's stack: goroutines have different ones, and a core uses those of the goroutines that ended
 // on it again. Asking the runtime for the core costs as much as all else here.
 func (l *lane) stripe() *stripe {
+	if len(l.stripes) == 1 {
+		return &l.stripes[0]
+	}
 	var here byte
 	hash := uint32(uintptr(unsafe.Pointer(&here))>>11) * 0x9E3779B1
 	return &l.stripes[hash>>16&uint32(len(l.stripes)-1)]
@@ -217,10 +237,10 @@ func (l *lane) seal() {
 	}
 }
 
-// open lets calls be counted until look.
-func (l *lane) open(now, look time.Duration) {
-	l.unsealed, l.opened = true, now
-	l.look.Store(int64(look))
+// open lets calls be counted until look, or as long as instants go.
+func (l *lane) open(look time.Duration) {
+	l.unsealed = true
+	l.look.Store(int64(min(look, l.end())))
 	for i := range l.stripes {
 		s := &l.stripes[i]
 		yieldAt("open in")
@@ -230,15 +250,22 @@ func (l *lane) open(now, look time.Duration) {
 	}
 }
 
-// take adds what w has counted since it was opened, and that is sealed, to n and to the latest instant.
-func (w *mark) take(opened time.Duration, n *int, latest *time.Duration) {
+// end is from when on no instant has room in a mark.
+func (l *lane) end() time.Duration {
+	if !l.timed {
+		return never
+	}
+	return l.base + instants
+}
+
+// take adds what w, which is sealed, has counted since it was opened to n and to the latest instant.
+func (l *lane) take(w *mark, n *int, latest *time.Duration) {
 	was := w.Load() &^ markSealed
 	if was < markOne {
 		return
 	}
 	*n += int(was >> instantBits)
-	after := int64((was-uint64(opened))<<(64-instantBits)) >> (64 - instantBits) // less than zero of a call held up since
-	*latest = max(*latest, opened+time.Duration(after))
+	*latest = max(*latest, l.base+time.Duration(was&instants))
 }
 
 // collect takes over what the lanes, which are sealed, have counted since they were opened. It happened before whatever falls
@@ -252,8 +279,8 @@ func (m *machine) collect(now time.Duration) {
 		l.unsealed = false
 		in, out, started, ended := 0, 0, time.Duration(0), time.Duration(0)
 		for i := range l.stripes {
-			l.stripes[i].in.take(l.opened, &in, &started)
-			l.stripes[i].out.take(l.opened, &out, &ended)
+			l.take(&l.stripes[i].in, &in, &started)
+			l.take(&l.stripes[i].out, &out, &ended)
 		}
 		if l.refusal != nil {
 			m.totals.rejected += int64(in)
@@ -294,7 +321,7 @@ func (m *machine) openLanes() *lane {
 	look := m.look(current)
 	for _, l := range m.lanes {
 		if !l.shut {
-			l.open(m.now, look)
+			l.open(look)
 		}
 	}
 	return current
@@ -319,7 +346,7 @@ func (m *machine) look(l *lane) time.Duration {
 	if !l.timed {
 		return never
 	}
-	look := m.now + maxWait
+	look := l.end()
 	if d := m.earliest(); d.kind != noDeadline {
 		look = min(look, d.at)
 	}
@@ -337,13 +364,13 @@ func (m *machine) lane() *lane {
 	now := m.newGroup()
 	refusal := m.refusing()
 	stripes := max(1, m.stripes)
-	var wider *group // the one of a narrower lane that goes on
+	var same *group // goes on in another lane
 	if n := len(m.lanes); n > 0 && !m.lanes[n-1].shut {
 		l := m.lanes[n-1]
 		if l.crowded.Load() {
 			stripes = min(2*len(l.stripes), maxStripes)
 		}
-		fits := l.refusal == refusal && l.grouped == now.grouped && len(l.stripes) == stripes
+		fits := l.refusal == refusal && l.grouped == now.grouped && len(l.stripes) == stripes && m.now < l.end()-instants/2
 		switch {
 		case fits && l.number == now.number:
 			return l
@@ -352,18 +379,23 @@ func (m *machine) lane() *lane {
 			m.lanes = slices.DeleteFunc(m.lanes, func(other *lane) bool { return other != l && other.calls == 0 })
 			return l
 		case l.grouped && now.grouped && l.number == now.number:
-			wider = l.group
+			same = l.group
 		}
 	}
 	m.stripes = stripes
-	m.lanes = slices.DeleteFunc(m.lanes, func(l *lane) bool { return l.calls == 0 && l.group != wider })
-	if wider == nil {
-		wider = new(now)
+	m.lanes = slices.DeleteFunc(m.lanes, func(l *lane) bool { return l.calls == 0 && l.group != same })
+	if same == nil {
+		same = new(now)
 	}
 	l := &lane{
-		period: m.period, state: m.shown(), refusal: refusal, measured: m.cfg.measuresSlow(), slow: m.cfg.SlowCallDuration,
-		timed:   refusal == nil && (m.cfg.measuresSlow() || m.cfg.WindowDuration > 0 || m.timesAll) || m.earliest().kind != noDeadline,
-		stripes: make([]stripe, stripes), group: wider,
+		period: m.period, state: m.shown(), refusal: refusal, slow: never, stripes: make([]stripe, stripes), group: same,
+		timed: refusal == nil && (m.cfg.measuresSlow() || m.cfg.WindowDuration > 0 || m.timesAll) || m.earliest().kind != noDeadline,
+	}
+	if m.cfg.measuresSlow() {
+		l.measured, l.slow = true, m.cfg.SlowCallDuration
+	}
+	if l.timed {
+		l.base = m.now
 	}
 	m.lanes = append(m.lanes, l)
 	return l

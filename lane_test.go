@@ -2,6 +2,8 @@ package breaker
 
 import (
 	"context"
+	"math/bits"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -78,35 +80,77 @@ func TestASuccessThatMayTripTakesTheLock(t *testing.T) {
 }
 
 func TestAMarkKnowsTheLatestInstant(t *testing.T) {
-	const opened = 1000 * time.Hour
-	const wraps = (opened>>instantBits + 1) << instantBits // where all bits that are kept are zero: seven seconds later
+	const base = 1000 * time.Hour
 	for _, c := range []struct {
 		name string
 		at   []time.Duration
 		want time.Duration
 	}{
-		{"of one", []time.Duration{opened + 5}, opened + 5},
-		{"the later of two", []time.Duration{opened + 5, opened + 7}, opened + 7},
-		{"in any order", []time.Duration{opened + 7, opened + 5}, opened + 7},
-		{"of one held up since before", []time.Duration{opened - time.Second}, opened - time.Second},
-		{"around a wrap", []time.Duration{wraps - 5, wraps, wraps - 1}, wraps},
-		{"first at a wrap", []time.Duration{wraps, wraps - 5}, wraps},
-		{"at the last moment", []time.Duration{opened, opened + maxWait - 1}, opened + maxWait - 1},
+		{"of none", nil, 0},
+		{"of one at the beginning", []time.Duration{0}, base},
+		{"of one", []time.Duration{5}, base + 5},
+		{"the later of two", []time.Duration{5, 7}, base + 7},
+		{"in any order", []time.Duration{7, 5}, base + 7},
+		{"of one before the beginning, were there any", []time.Duration{-5}, base},
+		{"the last there is", []time.Duration{instants, 5}, base + instants},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := &lane{stripes: make([]stripe, 1)}
+			l := &lane{base: base, stripes: make([]stripe, 1)}
 			w := &l.stripes[0].in
 			for _, at := range c.at {
 				require.True(t, l.count(w, at))
 			}
 			w.Or(markSealed)
-			require.False(t, l.count(w, opened+maxWait-1), "it is sealed")
+			require.False(t, l.count(w, instants), "it is sealed")
 			n, latest := 0, time.Duration(0)
-			w.take(opened, &n, &latest)
+			l.take(w, &n, &latest)
 			require.Equal(t, len(c.at), n)
 			require.Equal(t, c.want, latest)
 		})
 	}
+}
+
+// Instants have room for three days, calls may last for years, and a breaker lives as long.
+func TestALaneIsReplacedInTime(t *testing.T) {
+	const half = instants/2 + 1
+	for name, cfg := range laneConfigs {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg.SlowCallRateThreshold = Off
+				b := Must(New("b", cfg))
+				held, err := b.Acquire(context.Background())
+				require.NoError(t, err)
+				first := b.lane.Load()
+				for i := range 4 {
+					require.Zero(t, succeedQuietly(b, 1))
+					time.Sleep(half)
+					require.Zero(t, succeedQuietly(b, 1))
+					now := time.Now()
+					if name != "window of calls, no clock" {
+						require.NotSame(t, first, b.lane.Load())
+						require.True(t, now.Equal(b.Status().LastSuccessTime))
+					}
+					require.Equal(t, 2*i+2, b.Status().Metrics.SuccessfulCalls)
+					require.Equal(t, 1, b.Status().Metrics.InFlight)
+				}
+				if name == "window of calls, no clock" {
+					require.Same(t, first, b.lane.Load(), "it notes no instant")
+				}
+				require.True(t, held.Done(nil))
+				now := time.Now()
+				m := b.Status()
+				require.Equal(t, []int{9, 0}, []int{m.Metrics.SuccessfulCalls, m.Metrics.InFlight})
+				require.True(t, now.Equal(m.LastSuccessTime))
+			})
+		})
+	}
+}
+
+func TestASealedMarkIsLookedAtForAWhile(t *testing.T) {
+	var w mark
+	require.True(t, w.reopens(), "it is not sealed")
+	w.Store(markSealed)
+	require.False(t, w.reopens())
 }
 
 func TestAMarkThatIsFullIsTakenOver(t *testing.T) {
@@ -124,19 +168,32 @@ func TestAMarkThatIsFullIsTakenOver(t *testing.T) {
 
 func TestALaneGrowsWhereCallsMeet(t *testing.T) {
 	b := Must(New("b", Config{SlowCallDuration: time.Hour}))
-	for _, want := range []int{1, 2, 4, 8, 16, 16} {
+	var lanes, places int
+	for want := 1; want <= 2*maxStripes; want *= 2 {
 		held, err := b.Acquire(context.Background())
 		require.NoError(t, err)
-		require.Len(t, b.lane.Load().stripes, want)
+		t.Cleanup(func() { held.Done(nil) })
+		places++
+		if want <= maxStripes {
+			lanes++
+		}
+		require.Len(t, b.lane.Load().stripes, min(want, maxStripes))
 		b.lane.Load().crowded.Store(true)
 		b.lane.Load().look.Store(0)
-		t.Cleanup(func() { held.Done(nil) })
 	}
-	require.Equal(t, 6, b.Status().Metrics.InFlight)
-	require.Len(t, b.machine.lanes, 5, "those with calls in them")
+	require.Equal(t, places, b.Status().Metrics.InFlight)
+	require.Len(t, b.machine.lanes, lanes, "those with calls in them")
 	for _, l := range b.machine.lanes {
 		require.Same(t, b.machine.lanes[0].group, l.group, "they started in the same sixteenth")
 	}
+}
+
+func TestALaneHasStripesForEachProcessor(t *testing.T) {
+	procs := runtime.GOMAXPROCS(0)
+	require.GreaterOrEqual(t, maxStripes, min(4*procs, 64))
+	require.Less(t, maxStripes, 8*procs)
+	require.LessOrEqual(t, maxStripes, 64)
+	require.Equal(t, 1, bits.OnesCount(uint(maxStripes)), "a hash is cut to so many bits")
 }
 
 func TestALaneWithoutCallsMakesWay(t *testing.T) {

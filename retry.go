@@ -124,19 +124,23 @@ func (t *target[Req, Res]) attempt(ctx context.Context, req Req) (res Res, v Ver
 		res, err = t.call(ctx, req)
 		return res, Classify(ctx, err), err
 	}
-	var p Permit
-	if err := t.breaker.admit(ctx, &p); err != nil {
-		return res, v, err
+	w, how := t.breaker.enter()
+	switch how {
+	case rejected:
+		return res, v, w.lane.refusal
+	case through:
+	default:
+		return executeLocked(ctx, t.breaker, func(ctx context.Context) (Res, error) { return t.call(ctx, req) })
 	}
 	end := errDidNotReturn
 	defer func() {
-		if end == nil && p.leave() == through {
+		if end == nil && t.breaker.leave(w) == through {
 			v.Outcome = Success
 			return
 		}
-		v, _ = p.end(end)
+		v, _ = t.breaker.end(ctx, w, end)
 	}()
-	res, err = t.call(p.Context(ctx), req)
+	res, err = t.call(ctx, req)
 	end = err
 	return res, v, err
 }

@@ -326,7 +326,7 @@ func TestABackwardClockStepBlindsTheWindow(t *testing.T) {
 }
 
 // coreFiles hold all arithmetic on time.
-var coreFiles = []string{"breaker.go", "permit.go", "state.go", "window.go", "event.go", "errors.go", "metrics.go", "lane.go"}
+var coreFiles = []string{"breaker.go", "permit.go", "call.go", "state.go", "window.go", "event.go", "errors.go", "metrics.go", "lane.go"}
 
 // The clock is read in one place, as a difference to a monotonic base, and nothing strips the monotonic reading.
 func TestOnlyMonotonicDifferencesAnywhere(t *testing.T) {

@@ -55,6 +55,8 @@ func curves() []curve {
 
 const (
 	whyCallers  = "goroutines beyond one per core take turns on a core; what falls is the share of each core in the work, what grows is waiting for one another"
+	whyFails    = "a failure takes the lock and seals a stripe for each of the goroutines that met, which then wait about a microsecond; one alone has one stripe and nobody who waits"
+	whySeconds  = "the shorter the window, the more often a call begins a bucket, a fiftieth of it, and takes the lock for that"
 	whyWindow   = "the window no longer fits the processor's caches"
 	whyBreakers = "each call finds another breaker, and all of them no longer fit the processor's caches"
 	whyLookup   = "a hash table of that size no longer fits the processor's caches; a sync.Map alone does the same"
@@ -71,7 +73,7 @@ func byCallers() curve {
 	c.series = []series{
 		{"slow rule on", whyCallers, func(int) work { return calling(slowRule, 0) }, callers},
 		{"slow rule off", whyCallers, func(int) work { return calling(noSlow, 0) }, callers},
-		{"slow rule on, 1 % fail", whyCallers, func(int) work { return calling(slowRule, 100) }, callers},
+		{"slow rule on, 1 % fail", whyFails, func(int) work { return calling(slowRule, 100) }, callers},
 		{"refused", whyCallers, func(int) work { return refusing() }, callers},
 	}
 	return c
@@ -102,8 +104,8 @@ func byDuration() curve {
 		}
 	}
 	return curve{"A window of so many seconds", "seconds", []int{1, 10, 60, 3_600, 86_400}, []series{
-		{"no failures", "", with(0), nil},
-		{"half fail", "", with(2), nil},
+		{"no failures", whySeconds, with(0), nil},
+		{"half fail", whySeconds, with(2), nil},
 	}}
 }
 
