@@ -120,7 +120,7 @@ func within(t *testing.T, f func()) {
 	go func() { defer close(done); f() }()
 	select {
 	case <-done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		buf := make([]byte, 1<<16)
 		require.Fail(t, "deadlock", "%s", buf[:runtime.Stack(buf, true)])
 	}

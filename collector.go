@@ -36,171 +36,197 @@ func (r *Registry) Collector() prometheus.Collector { return collector{r} }
 
 type collector struct{ registry *Registry }
 
+// family is all series of one name.
+type family struct {
+	desc  *prometheus.Desc
+	gauge bool // else a counter
+}
+
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("breaker_"+name, help, labels, nil)
 }
 
-var (
-	stateDesc       = describe("state", "1 for the state that a call meets, 0 for the others.", "name", "state")
-	callsDesc       = describe("calls_total", "Calls that ended (success, failure, ignored) or were refused (rejected).", "name", "outcome")
-	slowDesc        = describe("slow_calls_total", "Calls that lasted longer than the breaker's limit, whatever their outcome.", "name")
-	inFlightDesc    = describe("in_flight", "Calls that were admitted and have not ended.", "name")
-	failureRateDesc = describe("failure_rate", "Failures by calls in the window; absent while there are none.", "name")
-	slowRateDesc    = describe("slow_call_rate", "Slow calls by calls in the window; absent while no duration is known.", "name")
-	transitionsDesc = describe("transitions_total", "Changes of state, by the rule that caused them.", "name", "from", "to", "rule")
-	openSecondsDesc = describe("open_seconds_total", "Time spent refusing every call: open or forced open.", "name")
-	retryAfterDesc  = describe("retry_after_seconds", "Time until calls are admitted again; absent where that is not known.", "name")
-	fallbackDesc    = describe("fallback_total", "Answers given in the stead of calls, by who gave them.", "name", "source")
-	durationDesc    = describe("call_duration_seconds", "How long calls took up to their first progress or their end, which is what makes them slow or not.", "name")
+func counter(name, help string, labels ...string) *family {
+	return &family{desc: describe(name, help, labels...)}
+}
 
-	unregisteredDesc = describe("unregistered_total", "Breakers made without a place in the registry, which is full: they are not to be seen here.")
+func gauge(name, help string, labels ...string) *family {
+	return &family{desc: describe(name, help, labels...), gauge: true}
+}
+
+var (
+	stateGauge       = gauge("state", "1 for the state that a call meets, 0 for the others.", "name", "state")
+	callsTotal       = counter("calls_total", "Calls that ended (success, failure, ignored) or were refused (rejected).", "name", "outcome")
+	slowTotal        = counter("slow_calls_total", "Calls that lasted longer than the breaker's limit, whatever their outcome.", "name")
+	inFlightGauge    = gauge("in_flight", "Calls that were admitted and have not ended.", "name")
+	failureRateGauge = gauge("failure_rate", "Failures by calls in the window; absent while there are none.", "name")
+	slowRateGauge    = gauge("slow_call_rate", "Slow calls by calls in the window; absent while no duration is known.", "name")
+	transitionsTotal = counter("transitions_total", "Changes of state, by the rule that caused them.", "name", "from", "to", "rule")
+	openSecondsTotal = counter("open_seconds_total", "Time spent refusing every call: open or forced open.", "name")
+	retryAfterGauge  = gauge("retry_after_seconds", "Time until calls are admitted again; absent where that is not known.", "name")
+	fallbackTotal    = counter("fallback_total", "Answers given in the stead of calls, by who gave them.", "name", "source")
+
+	unregisteredTotal = counter("unregistered_total", "Breakers made without a place in the registry, which is full: they are not to be seen here.")
+
+	durationDesc = describe("call_duration_seconds",
+		"How long calls took up to their first progress or their end, which is what makes them slow or not.", "name")
 )
 
 // Describe names every metric: so registering twice is an error.
 func (collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{
-		stateDesc, callsDesc, slowDesc, inFlightDesc, failureRateDesc, slowRateDesc, transitionsDesc, openSecondsDesc,
-		retryAfterDesc, fallbackDesc, durationDesc, unregisteredDesc,
+	for _, f := range []*family{
+		stateGauge, callsTotal, slowTotal, inFlightGauge, failureRateGauge, slowRateGauge, transitionsTotal, openSecondsTotal,
+		retryAfterGauge, fallbackTotal, unregisteredTotal,
 	} {
-		out <- d
+		out <- f.desc
 	}
+	out <- durationDesc
 }
 
+// Collect sends the series of each name in the order of their labels, which spares Prometheus's registry most of the sorting.
 func (c collector) Collect(out chan<- prometheus.Metric) {
-	for _, b := range c.registry.All() {
-		newBatch(out, b.Name()).breaker(b)
+	s := scrape{out: out}
+	for _, e := range c.registry.sorted() {
+		s.breaker(e.breaker, e.series())
 	}
-	(&batch{out: out}).send(unregisteredDesc, counter, float64(c.registry.Unregistered()))
+	s.send(&series{family: unregisteredTotal}, float64(c.registry.Unregistered()))
 }
 
 // metric is one value, fixed before it is sent. The library's own constant metrics cost six times as much, nearly all of it for
-// labels: here the breaker's name is made once a scrape, and labels that never change once a program.
+// labels.
 type metric struct {
-	desc   *prometheus.Desc
-	labels []*dto.LabelPair // in the order of their names, as Prometheus wants them
-	kind   kind
-	value  float64
-
-	histogram *dto.Histogram // of that kind
+	*series
+	value float64
 }
-
-type kind uint8
-
-const (
-	counter kind = iota
-	gauge
-	durations
-)
 
 func (m *metric) Desc() *prometheus.Desc { return m.desc }
 
 func (m *metric) Write(to *dto.Metric) error {
 	to.Label = m.labels
-	switch m.kind {
-	case counter:
-		to.Counter = &dto.Counter{Value: &m.value}
-	case gauge:
+	if m.gauge {
 		to.Gauge = &dto.Gauge{Value: &m.value}
-	case durations:
-		to.Histogram = m.histogram
+	} else {
+		to.Counter = &dto.Counter{Value: &m.value}
 	}
 	return nil
 }
 
-func label(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &name, Value: &value} }
+// series is what a metric keeps from scrape to scrape.
+type series struct {
+	*family
+	labels []*dto.LabelPair // in the order of their names, as Prometheus wants them
+}
 
-func labelsOf(name string, values ...string) []*dto.LabelPair {
+// usual are the series that a breaker of any state may have. They depend on nothing but its name: made anew at each scrape they
+// would be nearly half of this library's work.
+type usual struct {
+	name    *dto.LabelPair
+	state   [len(statesByName)]series
+	outcome [4]series                 // as outcomeLabels
+	opened  [len(openingRules)]series // from closed
+
+	slow, inFlight, openSeconds, failureRate, slowRate, retryAfter series
+}
+
+var (
+	statesByName = [...]State{StateClosed, StateDisabled, StateForcedOpen, StateHalfOpen, StateOpen}
+	openingRules = [...]Rule{RuleConsecutiveFailures, RuleFailureRate, RuleRetryAfter, RuleSlowCallRate}
+
+	fromLabels    = labelsOf("from", stateNames[:])
+	toLabels      = labelsOf("to", stateNames[:])
+	stateLabels   = labelsOf("state", stateNames[:])
+	outcomeLabels = labelsOf("outcome", []string{"failure", "ignored", "rejected", "success"})
+	ruleLabels    = labelsOf("rule", openingRules[:])
+)
+
+func labelsOf[S ~string](name string, values []S) []*dto.LabelPair {
 	pairs := make([]*dto.LabelPair, len(values))
 	for i, v := range values {
-		pairs[i] = label(name, v)
+		pairs[i] = label(name, string(v))
 	}
 	return pairs
 }
 
-var (
-	stateLabels   = labelsOf("state", stateNames[:]...)
-	fromLabels    = labelsOf("from", stateNames[:]...)
-	toLabels      = labelsOf("to", stateNames[:]...)
-	outcomeLabels = labelsOf("outcome", "success", "failure", "ignored", "rejected")
-	ruleLabels    = labelsOf("rule", string(RuleConsecutiveFailures), string(RuleFailureRate), string(RuleSlowCallRate), string(RuleRetryAfter))
-)
+func label(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &name, Value: &value} }
 
-// ruleLabel spares the memory for the rules that nearly every breaker shows.
-func ruleLabel(r Rule) *dto.LabelPair {
-	if i := slices.IndexFunc(ruleLabels, func(l *dto.LabelPair) bool { return *l.Value == string(r) }); i >= 0 {
-		return ruleLabels[i]
+func newUsual(breaker string) *usual {
+	name := label("name", breaker)
+	pairs := make([]*dto.LabelPair, 0, 40) // of all: memory taken once
+	of := func(f *family, labels ...*dto.LabelPair) series {
+		pairs = append(pairs, labels...)
+		return series{f, slices.Clip(pairs[len(pairs)-len(labels):])}
 	}
-	return label("rule", string(r))
+	u := &usual{
+		name: name,
+		slow: of(slowTotal, name), inFlight: of(inFlightGauge, name), openSeconds: of(openSecondsTotal, name),
+		failureRate: of(failureRateGauge, name), slowRate: of(slowRateGauge, name), retryAfter: of(retryAfterGauge, name),
+	}
+	for i, s := range statesByName {
+		u.state[i] = of(stateGauge, name, stateLabels[s])
+	}
+	for i, l := range outcomeLabels {
+		u.outcome[i] = of(callsTotal, name, l)
+	}
+	for i, l := range ruleLabels {
+		u.opened[i] = of(transitionsTotal, fromLabels[StateClosed], name, l, toLabels[StateOpen])
+	}
+	return u
 }
 
-// batch sends the metrics of one breaker, out of memory taken at once.
-type batch struct {
+func (u *usual) transitionOf(t *transitionCount) *series {
+	if i := slices.Index(openingRules[:], t.rule); i >= 0 && t.from == StateClosed && t.to == StateOpen {
+		return &u.opened[i]
+	}
+	return &series{transitionsTotal, []*dto.LabelPair{fromLabels[t.from], u.name, label("rule", string(t.rule)), toLabels[t.to]}}
+}
+
+// scrape sends metrics, out of memory that it takes for many at once. Whoever receives them may keep them.
+type scrape struct {
 	out     chan<- prometheus.Metric
-	name    *dto.LabelPair
 	metrics []metric
-	labels  []*dto.LabelPair
+	now     sample // of one breaker after the other
 }
 
-// usual is how many series most breakers have.
-const usual = 18
-
-func newBatch(out chan<- prometheus.Metric, name string) *batch {
-	return &batch{out: out, name: label("name", name), metrics: make([]metric, 0, usual), labels: make([]*dto.LabelPair, 0, 2*usual)}
-}
-
-func (s *batch) send(d *prometheus.Desc, k kind, v float64, labels ...*dto.LabelPair) {
-	if len(s.metrics) == cap(s.metrics) { // those sent before stay where they are
-		s.metrics = make([]metric, 0, usual)
+func (s *scrape) send(of *series, v float64) {
+	if len(s.metrics) == cap(s.metrics) {
+		s.metrics = make([]metric, 0, 512) // those sent before stay where they are
 	}
-	first := len(s.labels)
-	s.labels = append(s.labels, labels...)
-	s.metrics = append(s.metrics, metric{desc: d, labels: slices.Clip(s.labels[first:]), kind: k, value: v})
+	s.metrics = append(s.metrics, metric{of, v})
 	s.out <- &s.metrics[len(s.metrics)-1]
 }
 
-func (s *batch) histogram(h *histogram) {
-	if h == nil {
-		return
-	}
-	out := &dto.Histogram{SampleSum: new(time.Duration(h.sum.Load()).Seconds())}
-	var calls uint64
-	for i, bound := range h.bounds {
-		calls += h.counts[i].Load()
-		out.Bucket = append(out.Bucket, &dto.Bucket{UpperBound: new(bound.Seconds()), CumulativeCount: new(calls)})
-	}
-	out.SampleCount = new(calls + h.counts[len(h.bounds)].Load())
-	s.out <- &metric{desc: durationDesc, labels: []*dto.LabelPair{s.name}, kind: durations, histogram: out}
-}
-
 // known sends v unless there is none.
-func (s *batch) known(d *prometheus.Desc, v *float64) {
+func (s *scrape) known(of *series, v *float64) {
 	if v != nil {
-		s.send(d, gauge, *v, s.name)
+		s.send(of, *v)
 	}
 }
 
-func (s *batch) breaker(b *Breaker) {
-	now := b.sample()
-	for i, l := range stateLabels {
-		s.send(stateDesc, gauge, one(now.State == State(i)), s.name, l)
+func (s *scrape) breaker(b *Breaker, u *usual) {
+	now := &s.now
+	now.read(b)
+	for i, state := range statesByName {
+		s.send(&u.state[i], one(now.state == state))
 	}
-	m := &now.Metrics
-	for i, n := range [...]int{m.SuccessfulCalls, m.FailedCalls, m.IgnoredCalls, m.RejectedCalls} {
-		s.send(callsDesc, counter, float64(n), s.name, outcomeLabels[i])
+	t := &now.totals
+	for i, n := range [...]int64{t.failed, t.ignored, t.rejected, t.successful} {
+		s.send(&u.outcome[i], float64(n))
 	}
-	s.send(slowDesc, counter, float64(m.SlowCalls), s.name)
-	s.send(inFlightDesc, gauge, float64(m.InFlight), s.name)
-	s.send(openSecondsDesc, counter, now.refused.Seconds(), s.name)
-	s.known(failureRateDesc, now.FailureRate)
-	s.known(slowRateDesc, now.SlowCallRate)
-	s.known(retryAfterDesc, now.RetryAfterSeconds)
-	for _, t := range now.transitions {
-		s.send(transitionsDesc, counter, float64(t.n), fromLabels[t.from], s.name, ruleLabel(t.rule), toLabels[t.to])
+	s.send(&u.slow, float64(t.slow))
+	s.send(&u.inFlight, float64(t.inFlight))
+	s.send(&u.openSeconds, now.refused.Seconds())
+	s.known(&u.failureRate, now.failureRate)
+	s.known(&u.slowRate, now.slowRate)
+	s.known(&u.retryAfter, now.retryAfter)
+	for i := range now.transitions {
+		s.send(u.transitionOf(&now.transitions[i]), float64(now.transitions[i].n))
 	}
 	for _, f := range b.fallbacks.list() {
-		s.send(fallbackDesc, counter, float64(f.n.Load()), s.name, label("source", f.name))
+		s.send(&series{fallbackTotal, []*dto.LabelPair{u.name, label("source", f.name)}}, float64(f.n.Load()))
 	}
-	s.histogram(b.durations)
+	if b.durations != nil {
+		s.out <- newDurations(b.durations, u.slow.labels)
+	}
 }
 
 func one(is bool) float64 {
@@ -210,17 +236,58 @@ func one(is bool) float64 {
 	return 0
 }
 
-// sample is what a scrape reads, all of one instant.
-type sample struct {
-	Status
-	refused     time.Duration
-	transitions []transitionCount
+// durations is a histogram as it was when the scrape came to it.
+type durations struct {
+	dto.Histogram
+	labels []*dto.LabelPair
 }
 
-func (b *Breaker) sample() sample {
+func newDurations(h *histogram, labels []*dto.LabelPair) *durations {
+	d := &durations{labels: labels}
+	d.SampleSum = new(time.Duration(h.sum.Load()).Seconds())
+	buckets := make([]struct {
+		dto.Bucket
+		bound float64
+		calls uint64 // up to it
+	}, len(h.bounds))
+	d.Bucket = make([]*dto.Bucket, len(h.bounds))
+	var calls uint64
+	for i, bound := range h.bounds {
+		calls += h.counts[i].Load()
+		b := &buckets[i]
+		b.bound, b.calls = bound.Seconds(), calls
+		b.UpperBound, b.CumulativeCount = &b.bound, &b.calls
+		d.Bucket[i] = &b.Bucket
+	}
+	d.SampleCount = new(calls + h.counts[len(h.bounds)].Load())
+	return d
+}
+
+func (*durations) Desc() *prometheus.Desc { return durationDesc }
+
+func (d *durations) Write(to *dto.Metric) error {
+	to.Label, to.Histogram = d.labels, &d.Histogram
+	return nil
+}
+
+// sample is what a scrape reads, all of one instant.
+type sample struct {
+	state                             State
+	totals                            totals
+	failureRate, slowRate, retryAfter *float64
+	refused                           time.Duration
+	transitions                       []transitionCount
+}
+
+func (s *sample) read(b *Breaker) {
 	now := b.lock()
 	defer b.unlock()
 	m := b.machine.seen(now)
 	now = max(now, m.now)
-	return sample{m.status(now), m.ledger.refusedFor(m.shown(), now), m.ledger.known(&m.cfg)}
+	calls, failures, timed, slow := m.window(now)
+	*s = sample{
+		state: m.shown(), totals: m.totals,
+		failureRate: share(failures, calls), slowRate: share(slow, timed), retryAfter: m.retryAfterSeconds(now),
+		refused: m.ledger.refusedFor(m.shown(), now), transitions: m.ledger.appendTo(s.transitions[:0], &m.cfg),
+	}
 }

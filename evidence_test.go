@@ -352,7 +352,7 @@ func TestJitterVanishesAtTheBackoffCap(t *testing.T) {
 	require.InDelta(t, 12.0, slices.Max(waits), 0.05)
 	slices.Sort(waits)
 	require.InDelta(t, 11.0, waits[500], 0.2, "evenly spread")
-	require.Len(t, slices.Compact(waits), 1000)
+	require.Greater(t, len(slices.Compact(waits)), 990, "of 2e9 durations a thousand have two alike now and then")
 }
 
 func TestMarkerErrorsAreMatchedThroughWrapping(t *testing.T) {

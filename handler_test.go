@@ -70,7 +70,7 @@ func (s served) ask(t *testing.T, method, path, body string, header ...string) a
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	require.NoError(t, err)
 	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 	var request strings.Builder
 	request.WriteString(fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nContent-Length: %d\r\n", method, path, conn.RemoteAddr(), len(body)))
 	for i := 0; i+1 < len(header); i += 2 {

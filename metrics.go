@@ -87,16 +87,11 @@ func (b *Breaker) status() Status {
 // status describes m, which has no deadline due by now.
 func (m *machine) status(now time.Duration) Status {
 	now = max(now, m.now)
-	at := now
-	if m.state != StateClosed {
-		at = m.frozen
-	}
-	calls, failures := m.verdicts.at(at)
-	timed, slow := m.durations.at(at)
+	calls, failures, timed, slow := m.window(now)
 	s := Status{
 		Name: m.name, State: m.shown(), At: m.time(now), Config: m.cfg,
 		FailureCount: failures, SuccessCount: calls - failures, FailureRate: share(failures, calls), SlowCallRate: share(slow, timed),
-		ConsecutiveFailures: m.run, HalfOpenSuccesses: m.trial.successes,
+		ConsecutiveFailures: m.run, HalfOpenSuccesses: m.trial.successes, RetryAfterSeconds: m.retryAfterSeconds(now),
 		Metrics: m.totals.metrics(m.history),
 	}
 	if m.lastFailure.known {
@@ -114,13 +109,28 @@ func (m *machine) status(now time.Duration) Status {
 			s.Hold.Until = m.time(m.hold.until)
 		}
 	}
-	switch {
-	case s.State == StateForcedOpen && m.hold.For != 0:
-		s.RetryAfterSeconds = new((m.hold.until - now).Seconds())
-	case s.State == StateOpen:
-		s.RetryAfterSeconds = new((m.until - now).Seconds())
-	}
 	return s
+}
+
+// window returns how many calls the rates are made of.
+func (m *machine) window(now time.Duration) (calls, failures, timed, slow int) {
+	if m.state != StateClosed {
+		now = m.frozen
+	}
+	calls, failures = m.verdicts.at(now)
+	timed, slow = m.durations.at(now)
+	return calls, failures, timed, slow
+}
+
+// retryAfterSeconds returns nil where nobody knows.
+func (m *machine) retryAfterSeconds(now time.Duration) *float64 {
+	switch s := m.shown(); {
+	case s == StateForcedOpen && m.hold.For != 0:
+		return new((m.hold.until - now).Seconds())
+	case s == StateOpen:
+		return new((m.until - now).Seconds())
+	}
+	return nil
 }
 
 func (t *totals) metrics(history []Transition) Metrics {
@@ -182,10 +192,10 @@ func (l *ledger) refusedFor(shown State, now time.Duration) time.Duration {
 	return l.refused
 }
 
-// known returns the counts of what has happened, and a zero for each way in which a closed breaker of that configuration may open
-// by itself: Prometheus does not see the first of a series that was not there before, and an outage begins with one of these.
-func (l *ledger) known(cfg *Config) []transitionCount {
-	all := append(make([]transitionCount, 0, len(l.kinds)+4), l.kinds...)
+// appendTo appends to all the counts of what has happened, and a zero for each way in which a closed breaker of that configuration
+// may open by itself: Prometheus does not see the first of a series that was not there before, and an outage begins with one of these.
+func (l *ledger) appendTo(all []transitionCount, cfg *Config) []transitionCount {
+	all = append(all, l.kinds...)
 	may := func(r Rule, on bool) {
 		if on && !slices.ContainsFunc(l.kinds, func(k transitionCount) bool { return k.is(StateClosed, StateOpen, r) }) {
 			all = append(all, transitionCount{from: StateClosed, to: StateOpen, rule: r})
@@ -193,8 +203,8 @@ func (l *ledger) known(cfg *Config) []transitionCount {
 	}
 	may(RuleConsecutiveFailures, cfg.FailureThreshold != Off)
 	may(RuleFailureRate, cfg.FailureRateThreshold != Off)
-	may(RuleSlowCallRate, cfg.slowRule())
 	may(RuleRetryAfter, cfg.MaxRetryAfter != Off)
+	may(RuleSlowCallRate, cfg.slowRule())
 	return all
 }
 

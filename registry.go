@@ -95,6 +95,17 @@ type member struct {
 	own     *Config     // given to Register, resolved; nil for others
 	used    atomic.Bool // since the hand last passed
 	place   int         // in the ring
+
+	scraped atomic.Pointer[usual] // its series; nil until the first scrape
+}
+
+func (e *member) series() *usual {
+	u := e.scraped.Load()
+	if u == nil {
+		u = newUsual(e.name)
+		e.scraped.Store(u)
+	}
+	return u
 }
 
 // NewRegistry returns a registry with a breaker for each of cfg.Services. The options go to every breaker. The error, a

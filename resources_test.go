@@ -37,7 +37,7 @@ func held(t *testing.T) resources {
 func settles(t *testing.T, before resources) bool {
 	t.Helper()
 	var now resources
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); runtime.Gosched() {
 		now = held(t)
 		if now.goroutines <= before.goroutines && now.files <= before.files && now.heap <= before.heap+1<<20 {
 			return true

@@ -16,20 +16,21 @@ type stallClock struct {
 	name    string
 	between time.Duration // zero for no limit
 
-	limit  time.Duration // in force; zero for none
+	limit  atomic.Int64  // in force, a time.Duration; zero for none. Atomic for pass, which a Stop may come too late for
 	left   time.Duration // of it
 	since  time.Time     // running
 	passed atomic.Pointer[limitError]
 }
 
 func newStallClock(ctx context.Context, name string, first, between time.Duration) (context.Context, *stallClock) {
-	s := &stallClock{name: name, between: max(0, between), limit: max(0, first), left: first}
+	s := &stallClock{name: name, between: max(0, between), left: max(0, first)}
+	s.limit.Store(int64(s.left))
 	ctx, s.cancel = context.WithCancelCause(ctx)
 	return ctx, s
 }
 
 func (s *stallClock) start() {
-	if s == nil || s.limit <= 0 {
+	if s == nil || s.limit.Load() <= 0 {
 		return
 	}
 	s.since = time.Now()
@@ -41,7 +42,7 @@ func (s *stallClock) start() {
 }
 
 func (s *stallClock) stop() {
-	if s == nil || s.limit <= 0 {
+	if s == nil || s.limit.Load() <= 0 {
 		return
 	}
 	s.timer.Stop()
@@ -50,7 +51,7 @@ func (s *stallClock) stop() {
 
 // pass ends the call: its limit has passed. It runs on the timer's goroutine.
 func (s *stallClock) pass() {
-	e := &limitError{s.name, s.limit}
+	e := &limitError{s.name, time.Duration(s.limit.Load())}
 	s.passed.Store(e)
 	s.cancel(e)
 }
@@ -58,7 +59,8 @@ func (s *stallClock) pass() {
 // renew gives the upstream another while, after content has come.
 func (s *stallClock) renew() {
 	if s != nil {
-		s.limit, s.left = s.between, s.between
+		s.left = s.between
+		s.limit.Store(int64(s.between))
 	}
 }
 

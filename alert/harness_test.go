@@ -96,7 +96,18 @@ func testLog() (*zap.Logger, *observer.ObservedLogs) {
 // registryOf holds breakers that open at the first failure, probe after a second and close at the first success.
 func registryOf(t *testing.T, names ...string) *breaker.Registry {
 	t.Helper()
-	cfg := breaker.RegistryConfig{Default: breaker.Config{FailureThreshold: 1, SuccessThreshold: 1, OpenTimeout: time.Second, MaxOpenTimeout: time.Second, OpenTimeoutJitter: breaker.Off}}
+	return registryOpenFor(t, time.Second, names...)
+}
+
+// stayingOpen is registryOf for tests in real time: the breakers are still open when a slow machine tells of it.
+func stayingOpen(t *testing.T, names ...string) *breaker.Registry {
+	t.Helper()
+	return registryOpenFor(t, time.Hour, names...)
+}
+
+func registryOpenFor(t *testing.T, open time.Duration, names ...string) *breaker.Registry {
+	t.Helper()
+	cfg := breaker.RegistryConfig{Default: breaker.Config{FailureThreshold: 1, SuccessThreshold: 1, OpenTimeout: open, MaxOpenTimeout: open, OpenTimeoutJitter: breaker.Off}}
 	r, err := breaker.NewRegistry(cfg)
 	require.NoError(t, err)
 	for _, name := range names {

@@ -29,7 +29,7 @@ func TestPagerDutyIsTriggeredAndResolvedWithOneKey(t *testing.T) {
 	s := newWeb(t, func(_ int, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) })
 	c, to := pagerDutyTo(s)
 	a := newAlerter(t, []breaker.AlertChannel{c}, to, WithPage("https://ops.example.com/"))
-	r := registryOf(t, "payments")
+	r := stayingOpen(t, "payments")
 	a.Watch(r)
 	fail(r.Breaker("payments"))
 	s.await(t, 1)

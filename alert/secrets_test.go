@@ -90,11 +90,11 @@ func TestSecretsAreInNoLogErrorOrPrint(t *testing.T) {
 		locked := zapcore.Lock(zapcore.AddSync(&out))
 		log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), locked, zap.DebugLevel))
 		a := newAlerter(t, secretChannels(s), WithSMTP(account), WithTLS(mails.trust), WithPagerDutyURL(s.URL), WithLogger(log))
-		r := registryOf(t, "x")
+		r := stayingOpen(t, "x")
 		a.Watch(r)
 		fail(r.Breaker("x"))
 		for i := range a.channels {
-			require.Eventually(t, func() bool { return a.Stats().Channels[i].LastError != "" }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return a.Stats().Channels[i].LastError != "" }, time.Minute, time.Millisecond)
 		}
 		text := fmt.Sprint(a.Test(t.Context())) + fmt.Sprint(a.Stats())
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -156,7 +156,7 @@ func panicWhileSending(t *testing.T) {
 	a, err := New(breaker.Alerts{Channels: secretChannels(s)}, WithPagerDutyURL(s.URL),
 		WithSMTP(breaker.AlertSMTP{Host: "127.0.0.1", Port: 1, Username: "u", Password: mailPassword, From: "a@example.com"}))
 	require.NoError(t, err)
-	r := registryOf(t, "x")
+	r := stayingOpen(t, "x")
 	a.Watch(r)
 	fail(r.Breaker("x"))
 	s.await(t, 3)

@@ -156,7 +156,7 @@ func TestSlacksLimitsAreKept(t *testing.T) {
 func TestSlackIsPostedToItsWebhook(t *testing.T) {
 	s := newWeb(t, nil)
 	a := newAlerter(t, []breaker.AlertChannel{{Type: "slack", WebhookURL: breaker.Secret(s.URL + "/services/T0/B0/hunter2")}})
-	r := registryOf(t, "payments")
+	r := stayingOpen(t, "payments")
 	a.Watch(r)
 	fail(r.Breaker("payments"))
 	s.await(t, 1)

@@ -202,7 +202,7 @@ func withResiliency(tb testing.TB, s situation, c *calls) work {
 		_ = b.Run(func() error { return errDown })
 	}
 	if s == halfOpen { // a goroutine of its own gets it there
-		require.Eventually(tb, func() bool { return b.GetState() == resiliency.HalfOpen }, 10*time.Second, time.Millisecond)
+		require.Eventually(tb, func() bool { return b.GetState() == resiliency.HalfOpen }, time.Minute, time.Millisecond)
 	}
 	return func(from, n int) {
 		for i := range n {
@@ -218,7 +218,7 @@ func withMercari(tb testing.TB, s situation, c *calls) work {
 		b.Fail()
 	}
 	if s == halfOpen { // a timer gets it there
-		require.Eventually(tb, b.Ready, 10*time.Second, time.Millisecond)
+		require.Eventually(tb, b.Ready, time.Minute, time.Millisecond)
 	}
 	return func(from, n int) {
 		for i := range n {

@@ -42,15 +42,15 @@ func TestCrashAHundredCallersHangingUpChangeNoBreaker(t *testing.T) {
 			for range 100 {
 				callers.Go(func() { r.post(ctx, "/v1/chat/completions", chatBody("chat", c.stream)) })
 			}
-			require.Eventually(t, func() bool { return r.primary.Count() == 100 }, 20*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return r.primary.Count() == 100 }, time.Minute, time.Millisecond)
 			hangUp()
 			callers.Wait()
 			for n := range 100 {
-				seen, ended := r.primary.Wait(n, 20*time.Second)
+				seen, ended := r.primary.Wait(n, time.Minute)
 				require.True(t, ended)
 				require.False(t, seen.PeerGone.IsZero(), "nobody reads on for a caller who has gone")
 			}
-			require.Eventually(t, func() bool { return r.breaker("one/large").Metrics.InFlight == 0 }, 20*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return r.breaker("one/large").Metrics.InFlight == 0 }, time.Minute, time.Millisecond)
 			s := r.breaker("one/large")
 			require.Equal(t, breaker.StateClosed, s.State)
 			require.Zero(t, s.FailureCount)
@@ -93,10 +93,10 @@ func TestCrashACallerWhoSendsForEverIsEndedAndReachesNoUpstream(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, "limits: {caller: 1s}\n", ofPrimary, ofFallback)
+			r := newRig(t, "limits: {headers: 10m, first_content: 10m, between_contents: 10m, answer: 10m, request: 30m, caller: 1s}\n", ofPrimary, ofFallback)
 			conn := r.dial(text)
 			go drip(conn)
-			require.NoError(t, conn.SetReadDeadline(time.Now().Add(30*time.Second)))
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
 			answer, err := io.ReadAll(conn)
 			require.False(t, errors.Is(err, os.ErrDeadlineExceeded), "the gateway still waits: %q", answer)
 			if strings.HasPrefix(string(answer), "HTTP/1.1 200") {
@@ -118,15 +118,15 @@ func TestCrashACallerWhoDoesNotReadIsEnded(t *testing.T) {
 			}
 		}
 	}
-	r := newRig(t, "limits: {caller: 1s}\n", always(faultserver.Answer{faultserver.EventStream(), endless}), ofFallback)
+	r := newRig(t, "limits: {headers: 10m, first_content: 10m, between_contents: 10m, answer: 10m, request: 30m, caller: 1s}\n", always(faultserver.Answer{faultserver.EventStream(), endless}), ofFallback)
 	body := chatBody("chat", true)
 	conn := r.dial(fmt.Sprintf("POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", teamKey, len(body), body))
 	line, err := bufio.NewReaderSize(conn, 16).ReadString('\n')
 	require.NoError(t, err)
 	require.Contains(t, line, "200")
-	_, ended := r.primary.Wait(0, 30*time.Second)
+	_, ended := r.primary.Wait(0, time.Minute)
 	require.True(t, ended, "the upstream sends for ever")
-	require.Eventually(t, func() bool { return r.breaker("one/large").Metrics.InFlight == 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.breaker("one/large").Metrics.InFlight == 0 }, time.Minute, time.Millisecond)
 	require.Zero(t, r.breaker("one/large").Metrics.FailedCalls, "the upstream is well")
 	r.requireCalls(1, 0)
 }

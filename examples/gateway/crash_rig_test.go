@@ -64,6 +64,23 @@ func rigEnv(name string) (string, bool) {
 	return key, ok
 }
 
+// patient is what a rig is, but where a test sets its own limits or breakers: no machine is so slow that a limit or the end of
+// an open period comes where the test does not wait for it.
+const (
+	patientLimits   = "limits: {headers: 10m, first_content: 10m, between_contents: 10m, answer: 10m, request: 30m}\n"
+	patientBreakers = "circuit_breaker: {default: {timeout_seconds: 3600, max_timeout_seconds: 3600}}\n"
+)
+
+func patient(settings string) string {
+	if !strings.Contains(settings, "limits:") {
+		settings += patientLimits
+	}
+	if !strings.Contains(settings, "circuit_breaker:") {
+		settings += patientBreakers
+	}
+	return settings
+}
+
 func newRig(t *testing.T, settings string, primary, fallback faultserver.Chooser) *rig {
 	return newRigFor(t, config.OpenAI, settings, primary, fallback)
 }
@@ -71,7 +88,7 @@ func newRig(t *testing.T, settings string, primary, fallback faultserver.Chooser
 // newRigFor is newRig with a primary of another format.
 func newRigFor(t *testing.T, format, settings string, primary, fallback faultserver.Chooser) *rig {
 	r := &rig{t: t, primary: startUpstream(t, primary), fallback: startUpstream(t, fallback)}
-	text := fmt.Sprintf(rigConfig, r.primary.URL, format, r.fallback.URL) + settings
+	text := fmt.Sprintf(rigConfig, r.primary.URL, format, r.fallback.URL) + patient(settings)
 	cfg, err := config.Parse([]byte(text), rigEnv)
 	require.NoError(t, err)
 	g, err := server.New(cfg, zap.NewNop())

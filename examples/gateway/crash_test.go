@@ -67,7 +67,7 @@ func TestCrash429WithRetryAfterOnceIsWaitedForOnTheSameTarget(t *testing.T) {
 		require.Equal(t, "2", got.attempts())
 		r.requireCalls(2, 0)
 		seen := r.primary.Requests()
-		require.GreaterOrEqual(t, seen[1].At.Sub(seen[0].Answered), 290*time.Millisecond, "not before it said")
+		require.GreaterOrEqual(t, seen[1].At.Sub(seen[0].At), 300*time.Millisecond, "not before it said")
 		require.Equal(t, string(seen[0].Body), string(seen[1].Body))
 		require.Zero(t, r.breaker("one/large").Metrics.FailedCalls)
 	})
@@ -161,7 +161,8 @@ func TestCrashWhatFailsOnceIsAskedOnceMore(t *testing.T) {
 	}
 }
 
-const impatient = "limits: {first_content: 1500ms, answer: 1500ms}\n"
+// What a fallback needs to answer on a busy machine is far less than these limits, and they are far less than the others.
+const impatient = "limits: {headers: 10m, first_content: 4s, between_contents: 10m, answer: 4s, request: 30m}\n"
 
 // A provider that hangs costs each of the first three callers its limit, once: another try would cost them another.
 func TestCrashASilentUpstreamIsTriedOnceAndCostsItsLimit(t *testing.T) {
@@ -189,10 +190,10 @@ func TestCrashASilentUpstreamIsTriedOnceAndCostsItsLimit(t *testing.T) {
 				got := r.ask("chat", stream)
 				requireFallback(t, got)
 				require.Equal(t, "2", got.attempts())
-				require.GreaterOrEqual(t, got.Took, 1500*time.Millisecond)
-				require.Less(t, got.Took, 12*time.Second, "not the limit between contents, or for headers")
+				require.GreaterOrEqual(t, got.Took, 4*time.Second)
+				require.Less(t, got.Took, 2*time.Minute, "not the limit between contents, or for headers")
 				r.requireCalls(1, 1)
-				seen, ended := r.primary.Wait(0, 20*time.Second)
+				seen, ended := r.primary.Wait(0, time.Minute)
 				require.True(t, ended)
 				require.False(t, seen.PeerGone.IsZero(), "the gateway gives the connection up")
 				require.EqualValues(t, 1, r.breaker("one/large").Metrics.FailedCalls)

@@ -96,10 +96,10 @@ func TestTheFileIsFollowed(t *testing.T) {
 	has := func(name string) func() bool {
 		return func() bool { _, ok := g.Registry().Lookup(name); return ok }
 	}
-	require.Eventually(t, has("embedded/other"), 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, has("embedded/other"), time.Minute, 10*time.Millisecond)
 	write("models:", "modles:")
-	require.Eventually(t, func() bool { return logs.FilterLevelExact(zapcore.ErrorLevel).Len() == 1 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return logs.FilterLevelExact(zapcore.ErrorLevel).Len() == 1 }, time.Minute, 10*time.Millisecond)
 	require.True(t, has("embedded/other")(), "the configuration in force stays")
 	write("model: small", "model: third")
-	require.Eventually(t, has("embedded/third"), 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, has("embedded/third"), time.Minute, 10*time.Millisecond)
 }

@@ -55,12 +55,12 @@ async function compiled(pkg) {
 export async function open(browser, url, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, locale: "en-GB", ...options });
   const page = await context.newPage();
-  page.setDefaultTimeout(30000);
+  page.setDefaultTimeout(120000);
   page.problems = [];
   page.on("pageerror", (e) => page.problems.push(String(e)));
   page.on("console", (m) => ["error", "warning"].includes(m.type()) && page.problems.push(m.text()));
   page.on("request", (r) => new URL(r.url()).host === new URL(url).host || page.problems.push(`it asks for ${r.url()}`));
-  await page.goto(url, { timeout: 60000 });
+  await page.goto(url, { timeout: 120000 });
   return page;
 }
 

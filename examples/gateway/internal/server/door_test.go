@@ -105,7 +105,7 @@ func TestACallerHasARate(t *testing.T) {
 	g.ask(t).source(t, "primary", "1")
 	r := g.ask(t)
 	require.Equal(t, http.StatusTooManyRequests, r.status)
-	require.Equal(t, "100", r.header.Get("Retry-After"))
+	require.Regexp(t, "^(9.|100)$", r.header.Get("Retry-After"))
 	require.NoError(t, g.Apply(parse(t, limited, a, b)))
 	require.Equal(t, http.StatusTooManyRequests, g.ask(t).status, "a reload is no new allowance")
 	require.Equal(t, 2, a.calls())
@@ -113,12 +113,12 @@ func TestACallerHasARate(t *testing.T) {
 
 func TestASlowCallerIsCutOff(t *testing.T) {
 	a, b := newProvider(t, says("large", "ok")), newProvider(t, says("small", "no"))
-	g := start(t, strings.Replace(two, "caller: 5s", "caller: 100ms", 1), a, b)
+	g := start(t, short(two, "caller: 100ms"), a, b)
 	conn, err := net.Dial("tcp", g.server.Listener.Addr().String())
 	require.NoError(t, err)
 	defer conn.Close()
 	fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 100\r\n\r\n{", callerKey)
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
 	head := make([]byte, 12)
 	_, err = conn.Read(head)
 	require.NoError(t, err)
@@ -200,7 +200,7 @@ func TestModelsAreListed(t *testing.T) {
 // A body that nobody reads has its time too: net/http would read on for as long as it drips.
 func TestABodyThatNobodyReadsEndsInTime(t *testing.T) {
 	a, b := newProvider(t, says("large", "ok")), newProvider(t, says("small", "no"))
-	g := start(t, strings.Replace(two, "caller: 5s", "caller: 100ms", 1), a, b)
+	g := start(t, short(two, "caller: 100ms"), a, b)
 	for _, path := range []string{"/v1/chat/completions", "/health", "/nobody"} {
 		conn, err := net.Dial("tcp", g.server.Listener.Addr().String())
 		require.NoError(t, err)
@@ -214,7 +214,7 @@ func TestABodyThatNobodyReadsEndsInTime(t *testing.T) {
 				time.Sleep(5 * time.Millisecond)
 			}
 		})
-		require.NoError(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
 		_, err = io.Copy(io.Discard, conn)
 		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, path)
 		dripping.Stop()

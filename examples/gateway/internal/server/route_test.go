@@ -91,11 +91,12 @@ func TestAShortRetryAfterIsWaitedFor(t *testing.T) {
 func TestASilentProviderIsAskedOnceAndCostsItsLimit(t *testing.T) {
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	a, b := newProvider(t, hang), newProvider(t, says("small", "ok"))
-	g := start(t, two+"", a, b)
+	g := start(t, short(two, "answer: 1s"), a, b)
 	r := g.ask(t)
 	r.source(t, "two/small", "2")
 	require.Equal(t, 1, a.calls())
-	require.InDelta(t, time.Second, r.took, float64(800*time.Millisecond))
+	require.GreaterOrEqual(t, r.took, time.Second)
+	require.Less(t, r.took, prompt)
 	require.Equal(t, 1, g.status(t, "one/large").Metrics.FailedCalls)
 }
 
@@ -154,7 +155,7 @@ func TestTheCallerHearsTheRealCause(t *testing.T) {
 func TestAllOpen(t *testing.T) {
 	a, b := newProvider(t, says("large", "no")), newProvider(t, says("small", "no"))
 	g := start(t, two, a, b)
-	for name, d := range map[string]time.Duration{"one/large": time.Minute, "two/small": 20 * time.Second} {
+	for name, d := range map[string]time.Duration{"one/large": 10 * time.Minute, "two/small": 5 * time.Minute} {
 		p, _ := g.Registry().Lookup(name)
 		permit, err := p.Acquire(t.Context())
 		require.NoError(t, err)
@@ -162,10 +163,10 @@ func TestAllOpen(t *testing.T) {
 	}
 	r := g.ask(t)
 	require.Equal(t, 503, r.status)
-	require.Equal(t, "20", r.header.Get("Retry-After"), "the soonest")
+	require.Regexp(t, "^(2[7-9].|300)$", r.header.Get("Retry-After"), "the soonest")
 	require.Equal(t, "0", r.header.Get("x-breaker-attempts"))
 	require.Contains(t, r.body, `"code":"circuit_open"`)
-	require.Less(t, r.took, time.Second)
+	require.Less(t, r.took, prompt)
 	require.Zero(t, a.calls()+b.calls())
 }
 
@@ -187,11 +188,12 @@ func TestTimeOfARequestIsBounded(t *testing.T) {
 	a, b := newProvider(t, hang), newProvider(t, hang)
 	g := start(t, two, a, b)
 	cfg := parse(t, two, a, b)
-	cfg.Limits.Request, cfg.Limits.Answer = 300*time.Millisecond, 200*time.Millisecond
+	cfg.Limits.Request = 300 * time.Millisecond
 	require.NoError(t, g.Apply(cfg))
 	r := g.ask(t)
 	require.Equal(t, http.StatusGatewayTimeout, r.status, r.body)
-	require.Less(t, r.took, time.Second)
+	require.Contains(t, r.body, "no answer within 300ms")
+	require.Less(t, r.took, prompt, "the limit of an answer is a minute")
 }
 
 func TestEmbeddingsNeverGoToAnotherModel(t *testing.T) {
@@ -225,7 +227,7 @@ func TestACallerLearnsWhenToComeBack(t *testing.T) {
 	a, b := newProvider(t, fails(429, "", "slow down", "Retry-After", "40")), newProvider(t, fails(503, "", "down"))
 	r := start(t, two, a, b).ask(t)
 	require.Equal(t, 429, r.status)
-	require.Equal(t, "40", r.header.Get("Retry-After"))
+	require.Regexp(t, "^(3.|40)$", r.header.Get("Retry-After"))
 }
 
 // A request that the primary's format cannot express goes to a target whose format can, and is refused by name if there is none.

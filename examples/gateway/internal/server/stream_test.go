@@ -33,29 +33,31 @@ func TestHowStreamsEnd(t *testing.T) {
 		body    string // "" for a broken end
 		source  string
 		code    string // of the error event at a broken end
+		limits  []string
 	}{
-		{"cut before the first content", []string{roleEvent, "cut"}, whole, "two/small", ""},
-		{"ended before the first content", []string{roleEvent}, whole, "two/small", ""},
-		{"stalled before the first content", []string{roleEvent, ": ping\n\n", "wait"}, whole, "two/small", ""},
-		{"an error event before the first content", []string{roleEvent, `data: {"error":{"message":"busy","type":"overloaded_error"}}` + "\n\n"}, whole, "two/small", ""},
-		{"done before anything", []string{doneEvent}, whole, "two/small", ""},
-		{"cut in the middle", []string{delta("a"), delta("b"), "cut"}, "", "primary", "answer_cut"},
-		{"ended in the middle", []string{delta("a"), delta("b")}, "", "primary", "answer_cut"},
-		{"DONE without a finish reason", []string{delta("a"), doneEvent}, "", "primary", "answer_cut"},
-		{"stalled in the middle", []string{delta("a"), "wait"}, "", "primary", "timeout"},
-		{"kept alive but silent in the middle", []string{delta("a"), ": ping\n\n", "wait"}, "", "primary", "timeout"},
-		{"an error event in the middle", []string{delta("a"), `data: {"error":{"message":"busy","type":"overloaded_error","code":"busy_now"}}` + "\n\n", doneEvent}, "", "primary", "busy_now"},
-		{"a malformed event in the middle", []string{delta("a"), "data: {\"cho\n\n", delta("b"), finishEvent, doneEvent}, delta("a") + delta("b") + finishEvent + doneEvent, "primary", ""},
-		{"no DONE", []string{delta("a"), finishEvent}, delta("a") + finishEvent + doneEvent, "primary", ""},
-		{"no DONE and no end", []string{delta("a"), finishEvent, "wait"}, delta("a") + finishEvent + doneEvent, "primary", ""},
-		{"an empty answer", []string{roleEvent, finishEvent, doneEvent}, roleEvent + finishEvent + doneEvent, "primary", ""},
+		{"cut before the first content", []string{roleEvent, "cut"}, whole, "two/small", "", nil},
+		{"ended before the first content", []string{roleEvent}, whole, "two/small", "", nil},
+		{"stalled before the first content", []string{roleEvent, ": ping\n\n", "wait"}, whole, "two/small", "", []string{"first_content: 1s"}},
+		{"an error event before the first content", []string{roleEvent, `data: {"error":{"message":"busy","type":"overloaded_error"}}` + "\n\n"}, whole, "two/small", "", nil},
+		{"done before anything", []string{doneEvent}, whole, "two/small", "", nil},
+		{"cut in the middle", []string{delta("a"), delta("b"), "cut"}, "", "primary", "answer_cut", nil},
+		{"ended in the middle", []string{delta("a"), delta("b")}, "", "primary", "answer_cut", nil},
+		{"DONE without a finish reason", []string{delta("a"), doneEvent}, "", "primary", "answer_cut", nil},
+		{"stalled in the middle", []string{delta("a"), "wait"}, "", "primary", "timeout", []string{"between_contents: 1s"}},
+		{"kept alive but silent in the middle", []string{delta("a"), ": ping\n\n", "wait"}, "", "primary", "timeout", []string{"between_contents: 1s"}},
+		{"an error event in the middle", []string{delta("a"), `data: {"error":{"message":"busy","type":"overloaded_error","code":"busy_now"}}` + "\n\n", doneEvent}, "", "primary", "busy_now", nil},
+		{"a malformed event in the middle", []string{delta("a"), "data: {\"cho\n\n", delta("b"), finishEvent, doneEvent}, delta("a") + delta("b") + finishEvent + doneEvent, "primary", "", nil},
+		{"no DONE", []string{delta("a"), finishEvent}, delta("a") + finishEvent + doneEvent, "primary", "", nil},
+		{"no DONE and no end", []string{delta("a"), finishEvent, "wait"}, delta("a") + finishEvent + doneEvent, "primary", "", nil},
+		{"an empty answer", []string{roleEvent, finishEvent, doneEvent}, roleEvent + finishEvent + doneEvent, "primary", "", nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel() // some wait for a limit
 			a, b := newProvider(t, streams(tt.primary...)), newProvider(t, streams(fallback...))
-			r := start(t, two, a, b).askStream(t)
+			r := start(t, short(two, tt.limits...), a, b).askStream(t)
 			require.Equal(t, 200, r.status)
+			require.Less(t, r.took, prompt)
 			require.Equal(t, tt.source, r.header.Get("x-breaker-source"))
 			if tt.body != "" {
 				require.NoError(t, r.err)
@@ -76,13 +78,13 @@ func TestAFinishedStreamEndsAtOnce(t *testing.T) {
 	a, b := newProvider(t, streams(delta("a"), finishEvent, "wait")), newProvider(t, says("", ""))
 	g := start(t, two, a, b)
 	r := g.askStream(t)
-	require.Less(t, r.took, 900*time.Millisecond, "the limit between contents is 1 s")
+	require.Less(t, r.took, prompt, "the limit between contents is a minute")
 	require.Equal(t, 1, g.status(t, "one/large").Metrics.SuccessfulCalls)
 }
 
 func TestUsageAfterTheFinishArrives(t *testing.T) {
 	usage := `data: {"choices":[],"usage":{"total_tokens":3}}` + "\n\n"
-	a, b := newProvider(t, streams(delta("a"), finishEvent, usage, doneEvent)), newProvider(t, says("", ""))
+	a, b := newProvider(t, streams(delta("a"), finishEvent+usage+doneEvent)), newProvider(t, says("", ""))
 	r := start(t, two, a, b).askStream(t)
 	require.Equal(t, delta("a")+finishEvent+usage+doneEvent, r.body)
 }
@@ -137,7 +139,7 @@ func TestCallersThatHangUpChangeNoBreaker(t *testing.T) {
 		cancel()
 		<-gone // the provider is not left talking
 	}
-	require.Eventually(t, func() bool { return g.status(t, "one/large").Metrics.IgnoredCalls == 20 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return g.status(t, "one/large").Metrics.IgnoredCalls == 20 }, time.Minute, time.Millisecond)
 	s := g.status(t, "one/large")
 	require.Equal(t, breaker.StateClosed, s.State)
 	require.Zero(t, s.Metrics.FailedCalls)
@@ -161,10 +163,10 @@ func TestEventsWithoutContentAreNotCollectedForEver(t *testing.T) {
 func TestAStreamWithoutHeadersCostsTheirLimit(t *testing.T) {
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	a, b := newProvider(t, hang), newProvider(t, streams(delta("fallback"), finishEvent, doneEvent))
-	g := start(t, strings.Replace(two, "headers: 1s", "headers: 100ms", 1), a, b)
+	g := start(t, short(two, "headers: 100ms"), a, b)
 	r := g.askStream(t)
 	r.source(t, "two/small", "2")
-	require.Less(t, r.took, 900*time.Millisecond, "the limit of the first content is 1 s")
+	require.Less(t, r.took, prompt, "the limit of the first content is a minute")
 	require.Equal(t, 1, g.status(t, "one/large").Metrics.FailedCalls)
 }
 
@@ -187,13 +189,13 @@ func TestACallerWhoDoesNotReadIsCutOff(t *testing.T) {
 		close(left)
 	}
 	a, b := newProvider(t, primary), newProvider(t, says("", ""))
-	g := start(t, strings.Replace(two, "caller: 5s", "caller: 300ms", 1), a, b)
+	g := start(t, short(two, "caller: 300ms"), a, b)
 	g.open(t, t.Context())
 	select {
 	case <-left:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the provider is still talking to a caller who does not listen")
 	}
-	require.Eventually(t, func() bool { return g.status(t, "one/large").Metrics.IgnoredCalls == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return g.status(t, "one/large").Metrics.IgnoredCalls == 1 }, time.Minute, time.Millisecond)
 	require.Zero(t, g.status(t, "one/large").Metrics.FailedCalls)
 }

@@ -8,10 +8,6 @@ import (
 // limit is how long the whole demo may take.
 const limit = 60 * time.Second
 
-// arrival is how long after its admission a call may arrive at its upstream. One that was admitted just before the breaker
-// opened is seen there just after.
-const arrival = 100 * time.Millisecond
-
 // Check returns every promise that r breaks, as sentences; none when all of them hold.
 func (r Report) Check() []string {
 	var broken []string
@@ -56,7 +52,7 @@ func (r Report) checkSpared(a Act) []string {
 		if i+1 < len(openings) {
 			until = openings[i+1]
 		}
-		if n := between(reached, opened.Add(arrival), until); n > r.Promises[a.Ill].ProbeRound {
+		if n := between(reached, opened.Add(r.Promises[a.Ill].Arrival), until); n > r.Promises[a.Ill].ProbeRound {
 			broken = append(broken, fmt.Sprintf("%s: %d calls reached the ill upstream in one open period of %q, more than the %d of a probe round",
 				a.Name, n, a.Ill, r.Promises[a.Ill].ProbeRound))
 		}

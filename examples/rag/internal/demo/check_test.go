@@ -41,7 +41,7 @@ func kept() Report {
 			{"llm", at(3), true}, {"llm", at(4.01), true}, {"llm", at(6.01), true}, {"llm", at(9), false},
 		},
 		Cached:   []service.Answer{{Text: "the first"}, {Text: "the second"}, {Text: "the third"}},
-		Promises: map[string]Promises{"llm": {ProbeRound: 1, Recovery: 3 * time.Second}},
+		Promises: map[string]Promises{"llm": {ProbeRound: 1, Arrival: 100 * time.Millisecond, Recovery: 3 * time.Second}},
 		Took:     50 * time.Second,
 	}
 }

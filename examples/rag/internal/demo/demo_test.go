@@ -43,10 +43,10 @@ func TestThereAreFiftyQuestionsAndTheyComeAgain(t *testing.T) {
 	assert.Equal(t, first, q.next())
 }
 
-// quick is demo.yaml with times a fifth as long.
+// quick is demo.yaml with less in it. Its times are as long, for machines that are busy with other tests.
 const quick = `
 circuit_breaker:
-  default: {failure_threshold: 3, timeout_seconds: 0.2, max_timeout_seconds: 0.4, half_open_max_calls: 1, success_threshold: 2}
+  default: {failure_threshold: 3, timeout_seconds: 2, max_timeout_seconds: 2, half_open_max_calls: 1, success_threshold: 2}
 fallback:
   cache_fallback: {enabled: true, max_age_seconds: 300}
 `
@@ -54,8 +54,8 @@ fallback:
 func quickScript() []act {
 	return []act{
 		{"all is well", "", 500 * time.Millisecond, nil},
-		{"the model returns 503", service.LLM, 2 * time.Second, breakModel(modelserver.Unavailable)},
-		{"everything recovers", "", 2 * time.Second, nil},
+		{"the model returns 503", service.LLM, 4500 * time.Millisecond, breakModel(modelserver.Unavailable)},
+		{"everything recovers", "", 6 * time.Second, nil},
 	}
 }
 
@@ -72,30 +72,31 @@ func playQuickly(t *testing.T, noBreakers bool) Report {
 	file, err := breaker.ParseFile([]byte(quick))
 	require.NoError(t, err)
 	p, err := newPlayer(t.Context(), 100*time.Millisecond, service.Config{
-		File: file, Limits: limits, NoBreakers: noBreakers, Data: t.TempDir(),
+		File: file, NoBreakers: noBreakers, Data: t.TempDir(),
+		Limits:   service.Limits{Model: time.Minute, Local: time.Minute, Retrieve: time.Minute, Save: time.Minute},
 		Passages: echo(),
 	})
 	require.NoError(t, err)
 	defer p.close()
+	for name, promise := range p.promises { // made for a machine that has little else to do
+		promise.Arrival, promise.Recovery = 1500*time.Millisecond, time.Minute
+		p.promises[name] = promise
+	}
 	begun := time.Now()
 	require.NoError(t, p.play(t.Context(), quickScript(), newQuestions(), func(act) {}))
 	return p.recorder.result(time.Since(begun), p.promises)
 }
 
 func TestAnOutageWithBreakersKeepsEveryPromise(t *testing.T) {
-	// The check measures real time, which a machine that is busy with other tests may stretch: it must hold once in three.
-	var r Report
-	for range 3 {
-		if r = playQuickly(t, false); len(r.Check()) == 0 {
-			break
-		}
-	}
+	t.Parallel()
+	r := playQuickly(t, false)
 	assert.Empty(t, r.Check())
 	assert.Positive(t, r.Acts[1].Refused)
 	assert.NotEmpty(t, r.Cached)
 }
 
 func TestTheSameOutageWithoutBreakersBreaksTheirPromise(t *testing.T) {
+	t.Parallel()
 	r := playQuickly(t, true)
 	require.NotEmpty(t, r.Check())
 	assert.Contains(t, strings.Join(r.Check(), "\n"), "did not open")

@@ -56,7 +56,7 @@ func promised(breakers *breaker.Registry, pace time.Duration) map[string]Promise
 		// A probe that began while the upstream was ill may end as a failure after that, and takes one more open period. Each
 		// probe is a request, and they come at the pace; the last of them takes a moment.
 		probes := max(0, c.SlowCallDuration) + time.Duration(c.SuccessThreshold+1)*pace + 500*time.Millisecond
-		all[name] = Promises{ProbeRound: c.HalfOpenMaxCalls, Recovery: open + probes}
+		all[name] = Promises{ProbeRound: c.HalfOpenMaxCalls, Arrival: 100 * time.Millisecond, Recovery: open + probes}
 	}
 	return all
 }

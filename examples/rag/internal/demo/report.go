@@ -48,5 +48,6 @@ type Change struct {
 // Promises are what a breaker's settings promise.
 type Promises struct {
 	ProbeRound int           // how many calls may reach an ill upstream per open period
+	Arrival    time.Duration // how long after its admission a call may get there: one admitted before the breaker opened is seen just after
 	Recovery   time.Duration // from the upstream's recovery to the breaker's
 }

@@ -52,7 +52,7 @@ func failsWhileLocked(t *testing.T, s *Store) {
 	defer cancel()
 	begun := time.Now()
 	require.Error(t, s.Save(ctx, turn("lost?")))
-	assert.Less(t, time.Since(begun), 3*time.Second)
+	assert.Less(t, time.Since(begun), 30*time.Second)
 	require.NoError(t, unlock())
 	require.NoError(t, s.Save(t.Context(), turn("kept?")))
 	turns, err := s.Recent(t.Context(), 1)

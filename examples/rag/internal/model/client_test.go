@@ -58,7 +58,11 @@ func TestEveryFaultIsAnErrorWithItsVerdict(t *testing.T) {
 		{modelserver.Fault{Kind: modelserver.Refuse}, breaker.Failure, 0},
 	} {
 		require.NoError(t, server.SetFault(c.fault))
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		patience := time.Minute
+		if c.fault.Kind == modelserver.Hang || c.fault.Kind == modelserver.Slow {
+			patience = 100 * time.Millisecond
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		_, err := client.Answer(ctx, question)
 		cancel()
 		require.Error(t, err, c.fault.Kind)
@@ -135,7 +139,7 @@ func TestRetryAfterTakesTheLongestOfItsForms(t *testing.T) {
 	}
 	assert.Equal(t, 2500*time.Millisecond, wait("Retry-After", "2", "Retry-After-Ms", "2500"))
 	assert.Equal(t, 3*time.Second, wait("Retry-After", "3", "Retry-After-Ms", "2500"))
-	assert.InDelta(t, time.Minute, wait("Retry-After", time.Now().Add(time.Minute).UTC().Format(http.TimeFormat)), float64(2*time.Second))
+	assert.InDelta(t, time.Minute, wait("Retry-After", time.Now().Add(time.Minute).UTC().Format(http.TimeFormat)), float64(30*time.Second))
 	for _, nonsense := range []string{"", "-5", "soon", "NaN", "Sat, 01 Jan 2000 00:00:00 GMT"} {
 		assert.LessOrEqual(t, wait("Retry-After", nonsense), time.Duration(0), nonsense)
 	}

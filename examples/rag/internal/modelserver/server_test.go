@@ -30,9 +30,20 @@ func start(t *testing.T) *Server {
 
 func ask(t *testing.T, s *Server, streamed bool) (status int, body string, err error) {
 	t.Helper()
-	in, _ := json.Marshal(map[string]any{"stream": streamed, "messages": []any{map[string]string{"role": "user", "content": prompt}}})
+	return askUntil(t.Context(), t, s, streamed)
+}
+
+// askBriefly is ask for a server that does not answer.
+func askBriefly(t *testing.T, s *Server, streamed bool) (status int, body string, err error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
+	return askUntil(ctx, t, s, streamed)
+}
+
+func askUntil(ctx context.Context, t *testing.T, s *Server, streamed bool) (status int, body string, err error) {
+	t.Helper()
+	in, _ := json.Marshal(map[string]any{"stream": streamed, "messages": []any{map[string]string{"role": "user", "content": prompt}}})
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.BaseURL()+"chat/completions", strings.NewReader(string(in)))
 	require.NoError(t, err)
 	reply, err := http.DefaultClient.Do(r)
@@ -98,11 +109,11 @@ func TestFaults(t *testing.T) {
 	}
 	for _, streamed := range []bool{false, true} {
 		require.NoError(t, s.SetFault(Fault{Kind: Hang}))
-		_, _, err := ask(t, s, streamed)
+		_, _, err := askBriefly(t, s, streamed)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 
 		require.NoError(t, s.SetFault(Fault{Kind: Slow, Delay: time.Hour}))
-		_, _, err = ask(t, s, streamed)
+		_, _, err = askBriefly(t, s, streamed)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 
 		require.NoError(t, s.SetFault(Fault{Kind: Slow, Delay: time.Millisecond}))
@@ -157,13 +168,18 @@ func TestTheFaultEndpointChecksWhatItIsGiven(t *testing.T) {
 
 func TestEachRequestIsReportedAlsoWhenItFails(t *testing.T) {
 	s := start(t)
+	ctx, cancel := context.WithCancel(t.Context())
 	var arrived atomic.Int32
-	s.OnRequest = func() { arrived.Add(1) }
+	s.OnRequest = func() {
+		if arrived.Add(1) == 2 {
+			cancel()
+		}
+	}
 	_, _, err := ask(t, s, false)
 	require.NoError(t, err)
 	require.NoError(t, s.SetFault(Fault{Kind: Hang}))
-	_, _, err = ask(t, s, false)
-	require.Error(t, err)
+	_, _, err = askUntil(ctx, t, s, false)
+	require.ErrorIs(t, err, context.Canceled)
 	assert.EqualValues(t, 2, arrived.Load())
 }
 

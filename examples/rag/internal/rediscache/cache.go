@@ -2,6 +2,7 @@
 package rediscache
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,18 +21,21 @@ type Cache[T any] struct {
 	keep   time.Duration
 }
 
-// patience is how long one command may take. The cache is asked when something else has failed already; it must not be the
+// patience is how long one command may take, unless the URL says otherwise. The cache is asked when something else has failed already; it must not be the
 // second thing to wait for.
 const patience = 250 * time.Millisecond
 
 // Open prepares a cache at url, redis://user:password@host:port/db. Entries leave Redis after keep; zero keeps them until Redis
-// makes room. Nothing is asked of Redis yet: a service starts while its cache is down.
+// makes room. Nothing is asked of Redis yet: a service starts while its cache is down. A command has a quarter of a second;
+// dial_timeout, read_timeout and write_timeout in the URL's query change that.
 func Open[T any](url, prefix string, keep time.Duration) (*Cache[T], error) {
 	options, err := redis.ParseURL(url)
 	if err != nil {
 		return nil, errors.New("rediscache: REDIS_URL cannot be read; want redis://user:password@host:port/db") // the text may hold a password
 	}
-	options.DialTimeout, options.ReadTimeout, options.WriteTimeout = patience, patience, patience
+	for _, limit := range []*time.Duration{&options.DialTimeout, &options.ReadTimeout, &options.WriteTimeout} {
+		*limit = cmp.Or(*limit, patience)
+	}
 	options.MaxRetries = -1
 	options.ContextTimeoutEnabled = true
 	return &Cache[T]{redis.NewClient(options), prefix, keep}, nil

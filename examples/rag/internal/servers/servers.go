@@ -29,6 +29,19 @@ func URL(t testing.TB, variable string) string {
 	return ""
 }
 
+// Redis returns the URL of the server of REDIS_URL, with limits that a machine keeps which is busy with other tests.
+func Redis(t testing.TB) string {
+	t.Helper()
+	u, err := url.Parse(URL(t, "REDIS_URL"))
+	require.NoError(t, err)
+	query := u.Query()
+	for _, limit := range []string{"dial_timeout", "read_timeout", "write_timeout"} {
+		query.Set(limit, "1m")
+	}
+	u.RawQuery = query.Encode()
+	return u.String()
+}
+
 // PostgreSQL returns the URL of a schema of the test's own on the server of DATABASE_URL: packages are tested side by side, and
 // one locks its table. It goes with the test.
 func PostgreSQL(t testing.TB) string {

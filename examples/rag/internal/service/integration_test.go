@@ -13,10 +13,10 @@ import (
 )
 
 func TestTheServiceOnRedisAndPostgreSQL(t *testing.T) {
-	redis, postgres := servers.URL(t, "REDIS_URL"), servers.PostgreSQL(t)
+	redis, postgres := servers.Redis(t), servers.PostgreSQL(t)
 	r := start(t, steady, func(c *Config) {
 		c.RedisURL, c.DatabaseURL = redis, postgres
-		c.Limits.Save = time.Second
+		c.Limits.Save = 3 * time.Second
 	})
 	// The servers may have seen this test before.
 	question := "What does sync provide for mutual exclusion in run " + strconv.FormatInt(time.Now().UnixNano(), 10) + "?"

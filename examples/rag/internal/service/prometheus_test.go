@@ -82,7 +82,7 @@ func TestTheDashboardAndTheAlertsOnARealPrometheus(t *testing.T) {
 
 // patience is for a machine that does much else at once; everything usually takes a minute together.
 const (
-	patience = 2 * time.Minute
+	patience = 5 * time.Minute
 	poll     = 100 * time.Millisecond
 )
 
