@@ -177,6 +177,18 @@ func TestAPrimaryThatAnswersIsTheWholeStory(t *testing.T) {
 }
 
 // The heart of it: which ends of the primary hand the request on.
+func TestEachAnswerOfThePrimaryIsHandedOn(t *testing.T) {
+	llm := breaker.Protect(upstream(), func(_ context.Context, p prompt) (reply, error) { return reply(p), nil })
+	for _, want := range []reply{"the first one needs the lock", "the second", "the third"} {
+		got, err := llm.Do(t.Context(), prompt(want))
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+		res, err := llm.Call(t.Context(), prompt(want))
+		require.NoError(t, err)
+		require.Equal(t, want, res.Value)
+	}
+}
+
 func TestTheChainRunsWhenThePrimaryWasRefusedOrFailed(t *testing.T) {
 	refusedElsewhere := fmt.Errorf("post: %w", &breaker.OpenError{Name: "other"})
 	mistakes := breaker.WithClassifier(func(_ context.Context, err error) breaker.Verdict {

@@ -100,11 +100,16 @@ func TestEveryEndingInEveryState(t *testing.T) {
 
 func TestExecuteReturnsWhatTheCallReturns(t *testing.T) {
 	b := newBreaker(t, breaker.Config{})
-	v, err := breaker.Execute(bg, b, func(context.Context) (string, error) { return "partial", errDown })
-	require.Equal(t, "partial", v, "a value beside an error is handed on")
-	require.Equal(t, errDown, err)
+	for range 3 { // the first one needs the lock
+		v, err := breaker.Execute(bg, b, func(context.Context) (string, error) { return "whole", nil })
+		require.Equal(t, "whole", v)
+		require.NoError(t, err)
+		v, err = breaker.Execute(bg, b, func(context.Context) (string, error) { return "partial", errDown })
+		require.Equal(t, "partial", v, "a value beside an error is handed on")
+		require.Equal(t, errDown, err)
+	}
 	b.Trip("")
-	v, err = breaker.Execute(bg, b, func(context.Context) (string, error) { t.Error("ran"); return "", nil })
+	v, err := breaker.Execute(bg, b, func(context.Context) (string, error) { t.Error("ran"); return "", nil })
 	require.Empty(t, v)
 	require.ErrorIs(t, err, breaker.ErrOpen)
 }
