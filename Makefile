@@ -185,7 +185,7 @@ golangci: tools
 	@$(call each,$(BIN)/golangci-lint run --allow-parallel-runners ./...)
 
 .PHONY: page-test
-page-test: page/test/node_modules ## the live page in a real browser: Chromium, Node and npm are needed
+page-test: page/test/node_modules ## the live page in a real browser (Chromium, Node, npm); MEASURE=1 also wants no task over 50 ms, on a quiet machine
 	cd page/test && node --test --test-concurrency=1 --test-reporter=spec *.test.js
 
 .PHONY: page-shots
