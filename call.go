@@ -15,7 +15,6 @@ type call struct {
 	probe   *probe  // nil outside half-open
 	joined  bool    // runs inside probe, and is not counted
 	wasSlow bool    // already in the durations, as slow
-	settled bool
 }
 
 // probe is a call admitted in half-open. Its limits are those in force then: a reload neither loses nor passes it.
@@ -142,13 +141,9 @@ type ending struct {
 
 func (e *ending) hasVerdict() bool { return e.Outcome == Success || e.Outcome == Failure }
 
-// settle ends a call, and reports whether this did.
+// settle ends a call, and reports whether this did. Who calls it has claimed the permit: it is the only one.
 func (m *machine) settle(now time.Duration, c *call, e ending) bool {
 	m.advance(now)
-	if c.settled {
-		return false
-	}
-	c.settled = true
 	if c.joined {
 		return true
 	}
@@ -293,11 +288,8 @@ func (m *machine) turnedSlow(c *call, slow bool) bool {
 	return true
 }
 
-// progressed notes a sign of life of c. The first stops the slow clock.
+// progressed notes a sign of life of c, whose permit nobody has claimed. The first stops the slow clock.
 func (m *machine) progressed(c *call) {
-	if c.settled {
-		return
-	}
 	if c.probe != nil { // a call inside a probe speaks for it
 		c.probe.alive = m.now
 		c.probe.pulse.first(m.now)
