@@ -108,6 +108,21 @@ func TestApplyTripsAndClosesNothing(t *testing.T) {
 		ends(b, 1, errDown)
 		require.Equal(t, 5.0, b.Status().Trip.Observed)
 	})
+	bubble(t, "a lower slow rate waits for an outcome, or another slow call", func(t *testing.T) {
+		b := newBreaker(t, breaker.Config{SlowCallDuration: time.Second, SlowCallRateThreshold: breaker.Off, MinimumCalls: 1})
+		slow := acquire(t, b)
+		time.Sleep(2 * time.Second)
+		slow.Done(nil)
+		cfg := b.Config()
+		cfg.SlowCallRateThreshold = 0.5
+		require.NoError(t, b.Apply(cfg))
+		p := acquire(t, b)
+		p.Progress()
+		p.Done(breaker.Ignore(errDown))
+		require.Equal(t, breaker.StateClosed, b.State())
+		ends(b, 1, nil)
+		require.Equal(t, breaker.StateOpen, b.State())
+	})
 	bubble(t, "a lower success threshold waits for the next success", func(t *testing.T) {
 		b := newBreaker(t, breaker.Config{SuccessThreshold: 5})
 		toHalfOpen(t, b)

@@ -229,6 +229,15 @@ func TestProgressStopsTheSlowClock(t *testing.T) {
 		require.Equal(t, breaker.StateOpen, b.State())
 		require.Equal(t, 1, b.Status().Trip.SlowCalls)
 	})
+	bubble(t, "a late one that reaches no threshold opens nothing", func(t *testing.T) {
+		b := newBreaker(t, breaker.Config{SlowCallDuration: 16 * time.Second, MinimumCalls: 3})
+		p := acquire(t, b)
+		time.Sleep(time.Second - 1)
+		acquire(t, b)
+		time.Sleep(15*time.Second + 2)
+		p.Progress()
+		require.Equal(t, breaker.StateClosed, b.State())
+	})
 	bubble(t, "it leaves the group to the others", func(t *testing.T) {
 		b := newBreaker(t, cfg)
 		p := acquire(t, b)

@@ -204,6 +204,49 @@ func TestALookCountsTheCallsOfAGrownLaneOnce(t *testing.T) {
 	})
 }
 
+func TestCallsThatMeetAtAMarkAskForAWiderLane(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0))))
+	l := &lane{stripes: make([]stripe, 1)}
+	l.look.Store(never)
+	var callers sync.WaitGroup
+	for began := time.Now(); !l.crowded.Load() && time.Since(began) < time.Minute; callers.Wait() {
+		l.stripes[0].in.Store(0)
+		for range 2 * runtime.GOMAXPROCS(0) {
+			callers.Go(func() {
+				for range 1000 {
+					l.count(&l.stripes[0].in, 0)
+				}
+			})
+		}
+	}
+	callers.Wait()
+	require.True(t, l.crowded.Load())
+	require.Zero(t, l.look.Load(), "the next call takes the lock and makes it")
+}
+
+func TestGoroutinesSpreadOverTheStripes(t *testing.T) {
+	l := &lane{stripes: make([]stripe, 16)}
+	var taken [64]*stripe
+	var asked, leave sync.WaitGroup
+	leave.Add(1)
+	for i := range taken {
+		asked.Add(1)
+		go func() {
+			taken[i] = l.stripe()
+			asked.Done()
+			leave.Wait() // so that each has a stack of its own
+		}()
+	}
+	asked.Wait()
+	leave.Done()
+	different := map[*stripe]bool{}
+	for _, s := range taken {
+		require.NotNil(t, s)
+		different[s] = true
+	}
+	require.Greater(t, len(different), 1)
+}
+
 func TestALaneHasStripesForEachProcessor(t *testing.T) {
 	procs := runtime.GOMAXPROCS(0)
 	require.GreaterOrEqual(t, maxStripes, min(4*procs, 64))

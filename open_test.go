@@ -172,6 +172,12 @@ func TestOpenFor(t *testing.T) {
 			require.Equal(t, c.rule, b.Status().Trip.Rule)
 		})
 	}
+	bubble(t, "the shortest wins over a probe's success", func(t *testing.T) {
+		b := newBreaker(t, breaker.Config{SuccessThreshold: 1}, breaker.WithClassifier(breaker.Expect(errDown)))
+		toHalfOpen(t, b)
+		ends(b, 1, ask(1))
+		require.Equal(t, time.Duration(1), left(b))
+	})
 	require.NoError(t, breaker.OpenFor(nil, time.Hour), "nil stays nil")
 	require.NoError(t, breaker.Ignore(nil), "nil stays nil")
 }
