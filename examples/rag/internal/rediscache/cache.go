@@ -21,8 +21,8 @@ type Cache[T any] struct {
 	keep   time.Duration
 }
 
-// patience is how long one command may take, unless the URL says otherwise. The cache is asked when something else has failed already; it must not be the
-// second thing to wait for.
+// patience is how long one command may take, unless the URL says otherwise. The cache is asked when something else has failed
+// already; it must not be the second thing to wait for.
 const patience = 250 * time.Millisecond
 
 // Open prepares a cache at url, redis://user:password@host:port/db. Entries leave Redis after keep; zero keeps them until Redis

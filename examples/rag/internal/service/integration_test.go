@@ -28,11 +28,16 @@ func TestTheServiceOnRedisAndPostgreSQL(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, question, turns[0].Question)
 
-	// Another instance answers from what this one cached.
+	// Another instance answers from what this one cached; a busy machine may not get the first answer there within the tenth of
+	// a second that the cache has.
 	other := start(t, steady, func(c *Config) { c.RedisURL, c.DatabaseURL = redis, postgres })
 	other.play(t, LLM, `{"fault": "503"}`)
 	cached := other.ask(t, question)
-	assert.Equal(t, "cache", cached.Source)
+	for deadline := time.Now().Add(time.Minute); cached.Source != "cache" && time.Now().Before(deadline); {
+		whole = r.ask(t, question)
+		cached = other.ask(t, question)
+	}
+	require.Equal(t, "cache", cached.Source)
 	assert.Equal(t, whole.Response, cached.Response)
 	assert.Positive(t, cached.Age)
 
