@@ -494,7 +494,7 @@ func TestANilPointerAsErrorIsAFailureLikeOthers(t *testing.T) {
 	require.NotErrorIs(t, err, breaker.ErrOpen)
 	require.EqualError(t, res.Cause, "the call returned a nil *url.Error as its error")
 	require.EqualValues(t, 2, llm.made.Load())
-	_, err = breaker.Protect(upstream(), llm.ask).Do(t.Context(), "x")
+	_, err = breaker.Protect(upstream(breaker.WithClassifier(verdict(breaker.Ignored, 0))), llm.ask).Do(t.Context(), "x")
 	require.EqualError(t, err, "the call returned a nil *url.Error as its error")
 }
 
