@@ -238,6 +238,15 @@ func TestProgressStopsTheSlowClock(t *testing.T) {
 		p.Progress()
 		require.Equal(t, breaker.StateClosed, b.State())
 	})
+	bubble(t, "it leaves the group once, though it ends too", func(t *testing.T) {
+		b := newBreaker(t, breaker.Config{SlowCallDuration: time.Second, SlowCallRateThreshold: 0.5, MinimumCalls: 2})
+		p := acquire(t, b)
+		acquire(t, b)
+		p.Progress()
+		p.Done(nil)
+		time.Sleep(2 * time.Second)
+		require.Equal(t, breaker.StateOpen, b.State())
+	})
 	bubble(t, "it leaves the group to the others", func(t *testing.T) {
 		b := newBreaker(t, cfg)
 		p := acquire(t, b)

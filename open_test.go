@@ -172,8 +172,11 @@ func TestOpenFor(t *testing.T) {
 			require.Equal(t, c.rule, b.Status().Trip.Rule)
 		})
 	}
-	bubble(t, "the shortest wins over a probe's success", func(t *testing.T) {
+	bubble(t, "the shortest wins over a success", func(t *testing.T) {
 		b := newBreaker(t, breaker.Config{SuccessThreshold: 1}, breaker.WithClassifier(breaker.Expect(errDown)))
+		ends(b, 2, nil)
+		ends(b, 1, ask(1))
+		require.Equal(t, time.Duration(1), left(b))
 		toHalfOpen(t, b)
 		ends(b, 1, ask(1))
 		require.Equal(t, time.Duration(1), left(b))
