@@ -145,13 +145,13 @@ prove: ## the long proof of the core against its model, and long fuzzing (ten mi
 	@mkdir -p $(RUNS)
 	BREAKER_PROVE=1 $(GO) test -count=1 -timeout 30m -v -run '$(PROOF)' . >$(RUNS)/prove.log || { tail -50 $(RUNS)/prove.log; exit 1; }
 	$(STEPS) -v >>$(RUNS)/prove.log || { tail -50 $(RUNS)/prove.log; exit 1; }
-	$(MAKE) --no-print-directory fuzz FUZZTIME=20s >$(RUNS)/fuzz.log || { tail -50 $(RUNS)/fuzz.log; exit 1; }
+	$(MAKE) --no-print-directory fuzz FUZZTIME=15s >$(RUNS)/fuzz.log || { tail -50 $(RUNS)/fuzz.log; exit 1; }
 	echo "random histories    $$($(call found,[0-9]+ histories.*a command))"
 	echo "states explored     $$($(call found,[0-9]+ states.*[0-9]+ edges;.*))"
 	echo "interleavings       $$($(call found,[0-9]+ orders of critical.*))"
 	echo "atomic steps        $$($(call found,[0-9]+ orders of atomic.*))"
 	echo "linearizability     $$($(call found,[0-9]+ parallel histories.*))"
-	echo "fuzzing             $$(grep -c '^-- ' $(RUNS)/fuzz.log) targets, 20s each"
+	echo "fuzzing             $$(grep -c '^-- ' $(RUNS)/fuzz.log) targets, 15s each"
 	echo "mutation            $$(sed -n 's/^Score: *//p' docs/mutation.md)"
 
 .PHONY: check-format
