@@ -39,11 +39,21 @@ func TestCrashAHundredCallersHangingUpChangeNoBreaker(t *testing.T) {
 			r := newRig(t, "", always(c.answer), ofFallback)
 			ctx, hangUp := context.WithCancel(t.Context())
 			var callers sync.WaitGroup
+			early := make(chan raw, 100) // answers to callers who have not hung up
 			for range 100 {
-				callers.Go(func() { r.post(ctx, "/v1/chat/completions", chatBody("chat", c.stream)) })
+				callers.Go(func() {
+					if got := r.post(ctx, "/v1/chat/completions", chatBody("chat", c.stream)); ctx.Err() == nil {
+						early <- got
+					}
+				})
 			}
-			require.Eventually(t, func() bool { return r.primary.Count() == 100 }, time.Minute, time.Millisecond)
+			require.Eventually(t, func() bool { return r.primary.Count() == 100 || len(early) > 0 }, 5*time.Minute, time.Millisecond)
 			hangUp()
+			select {
+			case got := <-early:
+				require.Failf(t, "a caller was not kept waiting", "%+v", got)
+			default:
+			}
 			callers.Wait()
 			for n := range 100 {
 				seen, ended := r.primary.Wait(n, time.Minute)
