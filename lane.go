@@ -105,7 +105,7 @@ type way struct {
 	start  time.Duration
 }
 
-// enter lets a call in without the lock, or refuses it: then only the lane is known, whose refusal it gets.
+// enter lets a call in without the lock, or refuses it: then it gets the refusal of the lane.
 func (b *Breaker) enter() (w way, how passage) {
 	yieldAt("load lane")
 	l := b.lane.Load()
