@@ -270,10 +270,45 @@ func (b *Breaker) acquire() {
 // lock takes the lock, so that nobody passes it, and reads the clock, once for all that happens under it.
 func (b *Breaker) lock() (now time.Duration) {
 	b.acquire()
+	return b.seal()
+}
+
+// seal is lock for who has taken mu.
+func (b *Breaker) seal() (now time.Duration) {
 	b.machine.sealLanes()
 	now = b.now()
 	b.machine.collect(now)
 	return now
+}
+
+// settle ends a call, and reports whether this did.
+func (b *Breaker) settle(now time.Duration, c *call, e ending) (first bool) {
+	first = b.machine.settle(now, c, e)
+	if h := b.durations; h != nil && first && !c.joined && e.Outcome != unset {
+		h.observe(b.machine.lasted(c))
+	}
+	return first
+}
+
+// settleAmong ends a call while others pass, if nothing can open by it, and then frees mu.
+func (b *Breaker) settleAmong(c *call, e ending) bool {
+	l, m := b.lane.Load(), &b.machine
+	if l == nil {
+		return false
+	}
+	now := b.now()
+	yieldAt("load look")
+	if int64(now) >= l.look.Load() {
+		return false
+	}
+	m.now = max(m.now, now)
+	m.passed()
+	if !m.opensNothing(c, e) {
+		return false
+	}
+	b.settle(now, c, e)
+	b.mu.Unlock()
+	return true
 }
 
 // unlock queues what listeners shall hear, opens the lanes as far as the machine allows, and frees the lock.

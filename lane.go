@@ -27,6 +27,11 @@ import (
 //   - The fence holds by itself: a period ends under the lock, its lanes are never opened again, and no other lane leads
 //     into it.
 //
+// Who takes the lock to end a call by which nothing can open (opensNothing), such as one failure among many successes, seals
+// nothing: all that must be known of those who pass is how many have succeeded before. One mark after the other is read
+// (passed). Between two seals each only grows, by one at a time, so at some instant from the first reading to the last they
+// held in all what was read. At that instant such a call ends. Nobody passes from look on, so nothing was due before.
+//
 // A call that is held up between reading the clock and its swap counts as what it then finds: of the time it has read, in the
 // period that it enters. A lane's two marks are counted in one by one, but added up only when both are sealed, so no reader sees
 // a call that has ended and never began.
@@ -47,6 +52,7 @@ type lane struct {
 
 	// Guarded by the breaker's lock.
 	unsealed bool
+	entered  int // successes in its marks that the machine has already
 	*group
 }
 
@@ -240,7 +246,7 @@ func (l *lane) seal() {
 // open lets calls be counted until look, or as long as instants go: those that leave, and those that come if it is the lane
 // of such. Else one that was held up since it found this lane would join calls that started long before.
 func (l *lane) open(look time.Duration, current bool) {
-	l.unsealed = true
+	l.unsealed, l.entered = true, 0
 	l.look.Store(int64(min(look, l.end())))
 	in := uint64(markSealed)
 	if current {
@@ -291,28 +297,46 @@ func (m *machine) collect(now time.Duration) {
 			m.totals.rejected += int64(in)
 			continue
 		}
-		m.totals.inFlight += in - out
-		l.calls += in - out
+		m.totals.inFlight += in
+		l.calls += in
 		l.last = max(l.last, min(started, now))
-		if out > 0 {
-			if !l.timed {
-				ended = now // nobody has read a clock
-			}
-			m.succeeded(out, min(ended, now), l.measured)
-		}
+		m.succeeded(l, out, ended, now)
 	}
 }
 
-// succeeded enters calls that passed.
-func (m *machine) succeeded(n int, last time.Duration, measured bool) {
+// passed takes over the calls that have left the lanes, which stay open. Those that came in are not counted by it, so until the
+// next collect there may be fewer in flight than none.
+func (m *machine) passed() {
+	for _, l := range m.lanes {
+		out, ended := 0, time.Duration(0)
+		for i := range l.stripes {
+			yieldAt("read out")
+			l.take(&l.stripes[i].out, &out, &ended)
+		}
+		m.succeeded(l, out, ended, m.now)
+	}
+}
+
+// succeeded enters the calls that have left l since it was opened, the last of them at ended, as is found at now.
+func (m *machine) succeeded(l *lane, out int, ended, now time.Duration) {
+	n := out - l.entered
+	if n == 0 {
+		return
+	}
+	if ended = min(ended, now); !l.timed {
+		ended = now // nobody has read a clock
+	}
+	l.entered = out
+	l.calls -= n
+	m.totals.inFlight -= n
 	m.totals.successful += int64(n)
-	m.lastSuccess = instant{true, max(last, m.lastSuccess.at)}
+	m.lastSuccess = instant{true, max(ended, m.lastSuccess.at)}
 	if m.state != StateClosed {
 		return
 	}
 	m.run = 0
 	m.verdicts.add(m.now, n, false)
-	if measured {
+	if l.measured {
 		m.durations.add(m.now, n, false)
 	}
 }
@@ -338,12 +362,22 @@ func (m *machine) calm() bool {
 	if m.hold != nil || m.state != StateClosed {
 		return true // no rule is asked
 	}
-	return m.below(&m.verdicts, m.cfg.FailureRateThreshold) && (!m.cfg.slowRule() || m.below(&m.durations, m.cfg.SlowCallRateThreshold))
+	return m.below(&m.verdicts, 0, m.cfg.FailureRateThreshold) && (!m.cfg.slowRule() || m.below(&m.durations, 0, m.cfg.SlowCallRateThreshold))
 }
 
-func (m *machine) below(t *tally, threshold float64) bool {
+// below reports whether a rate stays below its threshold with more marked calls and any number of others.
+func (m *machine) below(t *tally, more int, threshold float64) bool {
 	entries, marked := t.at(m.now)
-	return threshold == Off || float64(marked)/float64(max(entries, m.cfg.MinimumCalls)) < threshold
+	return threshold == Off || float64(marked+more)/float64(max(entries, m.cfg.MinimumCalls)) < threshold
+}
+
+// opensNothing reports whether nothing can open by the end of c, nor by successes after it.
+func (m *machine) opensNothing(c *call, e ending) bool {
+	if m.hold != nil || m.state != StateClosed || c.period != m.period || e.OpenFor > 0 || m.slow(c) {
+		return false
+	}
+	return e.Outcome != Failure || (m.cfg.FailureThreshold == Off || m.run+1 < m.cfg.FailureThreshold) &&
+		m.below(&m.verdicts, 1, m.cfg.FailureRateThreshold)
 }
 
 // look returns from when on calls must not pass l without somebody having looked.

@@ -92,14 +92,15 @@ func (p *Permit) end(err error) (v Verdict, first bool) {
 }
 
 func (p *Permit) settle(e ending) (first bool) {
-	now := p.breaker.lock()
-	defer p.breaker.notify()
-	defer p.breaker.unlock()
-	first = p.breaker.machine.settle(now, &p.call, e)
-	if h := p.breaker.durations; h != nil && first && !p.call.joined && e.Outcome != unset {
-		h.observe(p.breaker.machine.lasted(&p.call))
+	b := p.breaker
+	b.acquire()
+	if b.settleAmong(&p.call, e) {
+		return true
 	}
-	return first
+	now := b.seal()
+	defer b.notify()
+	defer b.unlock()
+	return b.settle(now, &p.call, e)
 }
 
 // pass settles a plain success past the lock, if that is possible.
