@@ -131,14 +131,17 @@ func Execute[T any](ctx context.Context, b *Breaker, call func(context.Context) 
 		v, _, err := executeLocked(ctx, b, call)
 		return v, err
 	}
-	end := errDidNotReturn // unless call returns, whatever else it does
+	returned := false
 	defer func() {
-		if end != nil || b.leave(w) != through {
-			b.end(ctx, w, end)
+		if !returned {
+			b.end(ctx, w, errDidNotReturn)
 		}
 	}()
 	v, err := call(ctx)
-	end = err
+	returned = true
+	if err != nil || b.leave(w) != through {
+		b.end(ctx, w, err)
+	}
 	return v, err
 }
 
