@@ -219,6 +219,9 @@ func (l *lane) stripe() *stripe {
 	if len(l.stripes) == 1 {
 		return &l.stripes[0]
 	}
+	if stepping {
+		return &l.stripes[onStripe()%len(l.stripes)]
+	}
 	var here byte
 	hash := uint32(uintptr(unsafe.Pointer(&here))>>11) * 0x9E3779B1
 	return &l.stripes[hash>>16&uint32(len(l.stripes)-1)]

@@ -6,3 +6,4 @@ const stepping = false
 
 func yieldAt(string) {}
 func blocked()       {}
+func onStripe() int  { return 0 }

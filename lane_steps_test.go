@@ -24,8 +24,14 @@ type world struct {
 	each   []string
 }
 
+// Each world is played with a lane of one stripe, where they all meet, and with one of two, where each other goroutine has the
+// same.
+var widths = []int{1, 2}
+
 var worlds = []world{
 	{"a failure between successes", stepConfig(nil), "", []string{"ask success ask", "ask failure", "status"}},
+	{"failures between successes", stepConfig(nil), "", []string{"ask success ask success", "ask failure ask failure status", "ask success"}},
+	{"the last of the window, between successes", stepConfig(func(c *Config) { c.FailureThreshold = Off }), "ask success ask success ask failure", []string{"ask success", "ask failure ask failure status", "ask success"}},
 	{"the last failure", stepConfig(nil), "ask failure", []string{"ask success ask success", "ask failure state"}},
 	{"the last failure, and another", stepConfig(nil), "ask failure", []string{"ask failure ask", "ask failure status", "ask success"}},
 	{"the last of the window", stepConfig(func(c *Config) { c.FailureThreshold = Off }), "ask success ask failure", []string{"ask success", "ask failure status", "ask success"}},
@@ -134,6 +140,7 @@ func (s linearState) stepAt(in linearOp, got stepReply, at, read time.Duration) 
 // stepper lets one goroutine at a time make one step.
 type stepper struct {
 	world
+	stripes int
 	start   time.Time
 	b       *Breaker
 	run     *linearRun
@@ -157,6 +164,7 @@ type moment struct {
 func (s *stepper) play(schedule []int) {
 	s.start = time.Now()
 	s.b = Must(New("stepped", s.cfg))
+	s.b.machine.stripes = s.stripes
 	s.run = &linearRun{b: s.b}
 	before := linearState{newModel(s.cfg), map[string]int{}}
 	for op := range strings.FieldsSeq(s.before) {
@@ -174,6 +182,7 @@ func (s *stepper) play(schedule []int) {
 		s.parked <- point
 		<-s.resume[me]
 	}
+	onStripe = func() int { return s.current }
 	stuck := map[int]bool{} // cannot go on before another has made a step
 	for n := 0; ended < len(s.each); n++ {
 		var able []int
@@ -274,9 +283,11 @@ func TestEveryOrderOfAtomicStepsIsLinearizable(t *testing.T) {
 						t.Fatal(v)
 					}
 				}()
-				n := w.everyOrder(bound)
-				t.Logf("%d orders", n)
-				total += n
+				for _, stripes := range widths {
+					n := w.everyOrder(bound, stripes)
+					t.Logf("%d orders, stripes: %d", n, stripes)
+					total += n
+				}
 			})
 		})
 	}
@@ -284,11 +295,11 @@ func TestEveryOrderOfAtomicStepsIsLinearizable(t *testing.T) {
 	require.Positive(t, total)
 }
 
-func (w world) everyOrder(bound int) (orders int) {
+func (w world) everyOrder(bound, stripes int) (orders int) {
 	for todo := [][]int{nil}; len(todo) > 0; orders++ {
 		schedule := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		s := &stepper{world: w}
+		s := &stepper{world: w, stripes: stripes}
 		s.play(schedule)
 		swaps := 0
 		for i, m := range s.trace {
