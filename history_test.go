@@ -346,12 +346,9 @@ func newHistory(configs []Config) *history {
 func (h *history) step(c command) (diff string) {
 	h.script = append(h.script, c)
 	seen := len(h.model.events)
-	if h.draws() {
-		h.model.look(h.model.now)
-		h.real.look()
-	}
 	h.model.draw = float64(len(h.script)%10) / 10
 	h.real.b.machine.draw = h.model.draw
+	h.real.b.machine.random = func() float64 { return h.model.draw } // a period may begin within the step
 	want := h.model.play(c, h.configs)
 	got := h.real.play(c, h.configs)
 	if d := differ("reply", got, want); d != "" {
@@ -362,12 +359,6 @@ func (h *history) step(c command) (diff string) {
 	}
 	h.real.events = nil
 	return differ("status", h.real.view(), h.model.view(h.model.now))
-}
-
-// draws says whether any configuration has jitter. Then each step begins with a look, so that no two openings fall into one
-// step: each draws its own, and the test sets one.
-func (h *history) draws() bool {
-	return slices.ContainsFunc(h.configs, func(c Config) bool { return c.OpenTimeoutJitter != Off })
 }
 
 func differ[T comparable](what string, got, want T) string {
@@ -548,13 +539,6 @@ func (p *breakerPlayer) hear(e Event) {
 }
 
 // look applies what is due.
-func (p *breakerPlayer) look() {
-	now := p.b.lock()
-	p.b.machine.advance(now)
-	p.b.unlock()
-	p.b.notify()
-}
-
 func (p *breakerPlayer) view() observed {
 	s := p.b.Status()
 	o := p.seen(s)

@@ -65,6 +65,7 @@ type machine struct {
 	period  uint64     // number of the period, from 1
 	refusal *OpenError // of the period, made by its first refusal
 	draw    float64    // the next opening's share of the jitter, drawn when the period begins so that every look agrees
+	random  func() float64
 
 	verdicts  tally // of calls in closed, failures marked
 	durations tally // of the same calls, slow ones marked
@@ -104,7 +105,7 @@ type totals struct {
 
 func newMachine(name string, cfg Config, base time.Time) machine {
 	return machine{
-		name: name, base: base, cfg: cfg, period: 1, draw: rand.Float64(),
+		name: name, base: base, cfg: cfg, period: 1, draw: rand.Float64(), random: rand.Float64,
 		verdicts: newTally(&cfg), durations: newTally(&cfg),
 	}
 }
@@ -340,7 +341,7 @@ func (m *machine) enter(s State, e Event) {
 func (m *machine) beginPeriod() {
 	m.period++
 	m.refusal = nil
-	m.draw = rand.Float64()
+	m.draw = m.random()
 	m.lanes, m.probes = nil, nil // whoever is in a lane finds it sealed for ever
 	m.trial = trial{}
 }
