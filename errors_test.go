@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -392,6 +393,13 @@ func TestAnErrorWhoseTextExitsTheGoroutineIsAFailure(t *testing.T) {
 	require.Equal(t, breaker.StateOpen, b.State())
 }
 
+func TestAListedTextKeepsNoLargerOneAlive(t *testing.T) {
+	answer := strings.Repeat("x", 1<<20)
+	shown := texts(t, []error{errors.New(answer[:100])})[0].Text
+	require.Equal(t, answer[:100], shown)
+	require.NotSame(t, unsafe.StringData(answer), unsafe.StringData(shown))
+}
+
 // actingError answers errors.Is and errors.As for another error that it does not wrap.
 type actingError struct{ as error }
 
@@ -404,7 +412,7 @@ type isError struct{ as error }
 func (isError) Error() string          { return "acting" }
 func (e isError) Is(target error) bool { return errors.Is(e.as, target) }
 
-func TestErrorsThatAnswerIsAndAsAreAsked(t *testing.T) {
+func TestErrorsAreAskedForWhatTheyStandFor(t *testing.T) {
 	failure, ignored := breaker.Verdict{Outcome: breaker.Failure}, breaker.Verdict{Outcome: breaker.Ignored}
 	for _, c := range []struct {
 		name string
@@ -417,6 +425,7 @@ func TestErrorsThatAnswerIsAndAsAreAsked(t *testing.T) {
 		{"as one that is marked", actingError{breaker.OpenFor(breaker.Ignore(errDown), time.Second)}, breaker.Verdict{Outcome: breaker.Ignored, OpenFor: time.Second}},
 		{"as an answer", actingError{&breaker.UpstreamError{Kind: breaker.KindInvalidRequest}}, ignored},
 		{"as any other", actingError{errDown}, failure},
+		{"an answer itself", &breaker.UpstreamError{Kind: breaker.KindInvalidRequest}, ignored},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, err := range []error{
