@@ -363,7 +363,7 @@ func TestTheEndOfALongTextIsNotSearched(t *testing.T) {
 type formattedError struct{ error }
 
 func (e formattedError) Format(s fmt.State, verb rune) {
-	_, _ = fmt.Fprintf(s, "%c with a stack: %s", verb, e.error.Error())
+	_, _ = fmt.Fprintf(s, "%c with a stack: %s", verb, e.Error())
 }
 
 type panickingError struct{ value any }
