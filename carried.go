@@ -39,6 +39,10 @@ func carried(err error) error {
 	if err == nil || !answersExist.Load() {
 		return nil
 	}
+	return leftWith(err)
+}
+
+func leftWith(err error) error {
 	if resp := responseIn(err); resp != nil && resp.Request != nil { //nolint:bodyclose // the SDK has read it
 		e, _ := resp.Request.Context().Value(carriedKey{}).(error)
 		return e
@@ -75,9 +79,10 @@ const maxMarked = 8 << 10 // bytes of a text in which the mark is looked for
 // marksRefusal reports whether a text that err, or an error it wraps, is made of holds the mark. It reads the texts where they
 // are: Error may be anybody's code, and costly.
 func marksRefusal(err error) bool {
-	if err == nil || !refusalsExist.Load() {
-		return false
-	}
+	return err != nil && refusalsExist.Load() && holdsMark(err)
+}
+
+func holdsMark(err error) bool {
 	v := reflect.Indirect(reflect.ValueOf(err))
 	if marked := isMarked(v); marked || v.Kind() != reflect.Struct {
 		return marked

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"reflect"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -117,7 +116,11 @@ type Classifier func(ctx context.Context, err error) Verdict
 // [UpstreamError] says, also through the error of an SDK; anything else, also a deadline: failure.
 // A nil error is a success.
 func Classify(ctx context.Context, err error) Verdict {
-	return marked(err).or(unmarked(ctx, err))
+	if err == nil {
+		return Verdict{Outcome: Success}
+	}
+	t := traitsOf(err)
+	return marked(err, t).or(unmarked(ctx, err, t))
 }
 
 // or fills in what v leaves open.
@@ -131,14 +134,11 @@ func (v Verdict) or(other Verdict) Verdict {
 	return v
 }
 
-func unmarked(ctx context.Context, err error) Verdict {
-	switch {
-	case err == nil:
-		return Verdict{Outcome: Success}
-	case ctx.Err() == context.Canceled, isRefusal(err):
+func unmarked(ctx context.Context, err error, t traits) Verdict {
+	if ctx.Err() == context.Canceled || refuses(err, t) {
 		return Verdict{Outcome: Ignored}
 	}
-	if e := upstreamErrorIn(err); e != nil {
+	if e := upstreamErrorIn(err, t); e != nil {
 		return e.verdict()
 	}
 	return Verdict{Outcome: Failure}
@@ -148,7 +148,7 @@ func unmarked(ctx context.Context, err error) Verdict {
 // answered. It matches with [errors.Is] and leaves every other error to the next classifier.
 func Expect(errs ...error) Classifier {
 	return func(_ context.Context, err error) Verdict {
-		if holdsNil(err) {
+		if traitsOf(err) == holdsNil {
 			return Verdict{}
 		}
 		for _, e := range errs {
@@ -191,8 +191,8 @@ func OpenFor(err error, d time.Duration) error {
 }
 
 // marked returns what the markers in err say.
-func marked(err error) (v Verdict) {
-	if err == nil || holdsNil(err) {
+func marked(err error, t traits) (v Verdict) {
+	if t&ours == 0 {
 		return v
 	}
 	if _, ok := errors.AsType[ignoredError](err); ok {
@@ -205,8 +205,8 @@ func marked(err error) (v Verdict) {
 }
 
 // verdict asks the markers, the classifiers in order, and the default. err is not nil. User code runs here: never under a lock.
-func (o *options) verdict(ctx context.Context, err error) Verdict {
-	v := marked(err)
+func (o *options) verdict(ctx context.Context, err error, t traits) Verdict {
+	v := marked(err, t)
 	for _, c := range o.classifiers {
 		if v.Outcome != unset {
 			return v
@@ -219,7 +219,7 @@ func (o *options) verdict(ctx context.Context, err error) Verdict {
 			v.OpenFor = max(0, said.OpenFor)
 		}
 	}
-	return v.or(unmarked(ctx, err))
+	return v.or(unmarked(ctx, err, t))
 }
 
 // errDidNotReturn stands for a call that ended by a panic or runtime.Goexit; which of the two, nobody can tell without recover.
@@ -230,15 +230,21 @@ const (
 	maxSearched  = 1024 // bytes of a text that are looked at: SDKs put whole responses into theirs
 )
 
-// text returns what a failure is listed under. The error's own code runs here, through fmt, which survives its panics.
-func (o *options) text(err error) string {
-	var s string
+// text returns what a failure is listed under. User code runs here: never under a lock.
+func (o *options) text(err error, t traits) string {
+	say := said
 	if o.errorText != nil {
-		s = o.errorText(err)
-	} else {
-		s = fmt.Sprint(err)
+		say = o.errorText
 	}
-	s = strings.ToValidUTF8(hideURLs(s, urlsIn(err, nil)), "\uFFFD")
+	s := say(err)
+	var urls []string
+	if t&hasURL != 0 {
+		urls = urlsIn(err, nil)
+	}
+	s = hideURLs(s, urls)
+	if !utf8.ValidString(s) { // tells sooner than what makes it valid
+		s = strings.ToValidUTF8(s, "\uFFFD")
+	}
 	if len(s) <= maxErrorText {
 		return strings.Clone(s) // never keeps a larger text alive
 	}
@@ -249,11 +255,30 @@ func (o *options) text(err error) string {
 	return s[:end] + "…"
 }
 
+// said returns what fmt prints of err, and takes the long way through fmt only where that is more than err.Error().
+func said(err error) (s string) {
+	if _, ok := err.(fmt.Formatter); ok {
+		return fmt.Sprint(err)
+	}
+	defer func() {
+		switch v := recover(); {
+		case v == nil:
+		case isNilPointer(err):
+			s = "<nil>"
+		default:
+			s = fmt.Sprint(panicError{v})
+		}
+	}()
+	return err.Error()
+}
+
+// panicError makes fmt tell of a panic: err itself might say something else when asked again.
+type panicError struct{ value any }
+
+func (e panicError) Error() string { panic(e.value) }
+
 // urlsIn collects the URL of each *url.Error that err wraps.
 func urlsIn(err error, found []string) []string {
-	if err == nil || holdsNil(err) {
-		return found
-	}
 	if e, ok := err.(*url.Error); ok {
 		found = append(found, e.URL)
 	}
@@ -292,20 +317,58 @@ func hideURLs(text string, urls []string) string {
 // anyURL captures the scheme and the host, without user and password.
 var anyURL = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s"/?#]*@)?([^\s"/?#]*)[^\s"]*`)
 
-// holdsNil reports whether err is, or wraps, a nil pointer in an interface, whose methods would panic when asked for more than
-// their text. It is an error like others, but nothing more can be known of it.
-func holdsNil(err error) bool {
-	if isNilPointer(err) {
-		return true
+// traits are what one walk through an error's tree finds, so that a question is only asked of errors that may say yes to it.
+type traits uint8
+
+const (
+	ours   traits = 1 << iota // a type of this package, or a method As, which may stand for one
+	hasIs                     // a method Is, which may say that it is ErrOpen
+	hasURL                    // a *url.Error
+
+	// holdsNil is a nil pointer in an interface, whose methods would panic when asked for more than their text. It is an error
+	// like others, but nothing more can be known of it: it comes alone.
+	holdsNil
+)
+
+func traitsOf(err error) (t traits) {
+	for err != nil {
+		if isNilPointer(err) {
+			return holdsNil
+		}
+		t |= ownTraits(err)
+		switch e := err.(type) {
+		case interface{ Unwrap() error }:
+			err = e.Unwrap()
+		case interface{ Unwrap() []error }:
+			for _, inner := range e.Unwrap() {
+				if t |= traitsOf(inner); t&holdsNil != 0 {
+					return holdsNil
+				}
+			}
+			return t
+		default:
+			return t
+		}
 	}
-	switch e := err.(type) {
-	case interface{ Unwrap() error }:
-		inner := e.Unwrap()
-		return inner != nil && holdsNil(inner)
-	case interface{ Unwrap() []error }:
-		return slices.ContainsFunc(e.Unwrap(), func(inner error) bool { return inner != nil && holdsNil(inner) })
+	return t
+}
+
+// ownTraits are those of err without what it wraps.
+func ownTraits(err error) (t traits) {
+	switch err.(type) {
+	case ignoredError, openForError, *OpenError, *UpstreamError:
+		return ours
+	case *url.Error:
+		return hasURL
+	case interface{ As(any) bool }:
+		return ours
+	case interface{ Is(error) bool }:
+		return hasIs
 	}
-	return false
+	if err == ErrOpen {
+		return ours
+	}
+	return 0
 }
 
 func isNilPointer(err error) bool {
@@ -314,29 +377,35 @@ func isNilPointer(err error) bool {
 }
 
 // isRefusal reports whether err is, wraps or carries a breaker's refusal.
-func isRefusal(err error) bool {
-	if err == nil || holdsNil(err) {
+func isRefusal(err error) bool { return refuses(err, traitsOf(err)) }
+
+func refuses(err error, t traits) bool {
+	if t == holdsNil {
 		return false
 	}
-	return errors.Is(err, ErrOpen) || refusalIn(err) != nil || marksRefusal(err)
+	return t&(ours|hasIs) != 0 && errors.Is(err, ErrOpen) || refusalIn(err, t) != nil || marksRefusal(err)
 }
 
 // refusalIn returns the refusal that err is, wraps or carries, if it has the details.
-func refusalIn(err error) *OpenError {
-	if e, ok := errors.AsType[*OpenError](err); ok {
-		return e
+func refusalIn(err error, t traits) *OpenError {
+	if t&ours != 0 {
+		if e, ok := errors.AsType[*OpenError](err); ok {
+			return e
+		}
 	}
 	e, _ := carried(err).(*OpenError)
 	return e
 }
 
 // upstreamErrorIn returns the error answer that err is, wraps or carries.
-func upstreamErrorIn(err error) *UpstreamError {
-	if holdsNil(err) {
+func upstreamErrorIn(err error, t traits) *UpstreamError {
+	if t == holdsNil {
 		return nil
 	}
-	if e, ok := errors.AsType[*UpstreamError](err); ok {
-		return e
+	if t&ours != 0 {
+		if e, ok := errors.AsType[*UpstreamError](err); ok {
+			return e
+		}
 	}
 	e, _ := carried(err).(*UpstreamError)
 	return e

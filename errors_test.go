@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -354,5 +356,86 @@ func TestTheEndOfALongTextIsNotSearched(t *testing.T) {
 	for length, want := range map[int]string{1022: `https://api.test":`, 1023: `https://api.test"`, 1024: "https://api.test", 2000: "https://api.test"} {
 		long := "https://api.test/" + strings.Repeat("x", length-len("https://api.test/")) + `": the end`
 		require.Equal(t, want, texts(t, []error{errors.New(long)})[0].Text, "it would cost more than it tells")
+	}
+}
+
+// formattedError prints more than its Error says, as errors with a stack do.
+type formattedError struct{ error }
+
+func (e formattedError) Format(s fmt.State, verb rune) {
+	_, _ = fmt.Fprintf(s, "%c with a stack: %s", verb, e.Error())
+}
+
+type panickingError struct{ value any }
+
+func (e panickingError) Error() string { panic(e.value) }
+
+func (panickingError) String() string { return "not asked" }
+
+// calmError has a text also when it is nil.
+type calmError struct{}
+
+func (*calmError) Error() string { return "calm" }
+
+func TestTextsAreWhatFmtPrints(t *testing.T) {
+	for _, err := range []error{
+		errDown, fmt.Errorf("asking: %w", errDown), formattedError{errDown}, fmt.Errorf("asking: %w", formattedError{errDown}),
+		(*calmError)(nil), (*url.Error)(nil), fmt.Errorf("asking: %w", (*url.Error)(nil)), breaker.Ignore((*url.Error)(nil)),
+		panickingError{"loud"}, panickingError{7}, panickingError{errDown}, panickingError{nil}, formattedError{panickingError{"loud"}},
+	} {
+		require.Equal(t, []breaker.ErrorCount{{Text: fmt.Sprint(err), Count: 1}}, texts(t, []error{err}), "%T", err)
+	}
+}
+
+func TestAnErrorWhoseTextExitsTheGoroutineIsAFailure(t *testing.T) {
+	b := newBreaker(t, breaker.Config{FailureThreshold: 1})
+	exits(func() { _ = end(b, guestError{&guest{place: "Error of an error", do: runtime.Goexit}}) })
+	require.Equal(t, breaker.StateOpen, b.State())
+}
+
+func TestAListedTextKeepsNoLargerOneAlive(t *testing.T) {
+	answer := strings.Repeat("x", 1<<20)
+	shown := texts(t, []error{errors.New(answer[:100])})[0].Text
+	require.Equal(t, answer[:100], shown)
+	require.NotSame(t, unsafe.StringData(answer), unsafe.StringData(shown))
+}
+
+// actingError answers errors.Is and errors.As for another error that it does not wrap.
+type actingError struct{ as error }
+
+func (actingError) Error() string          { return "acting" }
+func (e actingError) Is(target error) bool { return errors.Is(e.as, target) }
+func (e actingError) As(target any) bool   { return errors.As(e.as, target) }
+
+type isError struct{ as error }
+
+func (isError) Error() string          { return "acting" }
+func (e isError) Is(target error) bool { return errors.Is(e.as, target) }
+
+func TestErrorsAreAskedForWhatTheyStandFor(t *testing.T) {
+	failure, ignored := breaker.Verdict{Outcome: breaker.Failure}, breaker.Verdict{Outcome: breaker.Ignored}
+	for _, c := range []struct {
+		name string
+		err  error
+		want breaker.Verdict
+	}{
+		{"is a refusal", isError{breaker.ErrOpen}, ignored},
+		{"is none", isError{errDown}, failure},
+		{"as a refusal", actingError{&breaker.OpenError{}}, ignored},
+		{"as one that is marked", actingError{breaker.OpenFor(breaker.Ignore(errDown), time.Second)}, breaker.Verdict{Outcome: breaker.Ignored, OpenFor: time.Second}},
+		{"as an answer", actingError{&breaker.UpstreamError{Kind: breaker.KindInvalidRequest}}, ignored},
+		{"as any other", actingError{errDown}, failure},
+		{"an answer itself", &breaker.UpstreamError{Kind: breaker.KindInvalidRequest}, ignored},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, err := range []error{
+				c.err, fmt.Errorf("asking: %w", c.err), errors.Join(nil, errDown, c.err), &url.Error{Err: c.err},
+				errors.Join(errors.Join(c.err), fmt.Errorf("%w and %w", errDown, context.Canceled)),
+			} {
+				require.Equal(t, c.want, breaker.Classify(bg, err), "%T", err)
+				require.Equal(t, failure, breaker.Classify(bg, errors.Join(err, (*url.Error)(nil))), "beside a nil pointer nothing can be known")
+				require.Equal(t, failure, breaker.Classify(bg, errors.Join(errors.Join((*url.Error)(nil), errDown), err)))
+			}
+		})
 	}
 }

@@ -80,13 +80,14 @@ func (p *Permit) end(err error) (v Verdict, first bool) {
 		v, first = e.Verdict, plain && p.pass() || p.settle(e)
 	}()
 	if err == errDidNotReturn {
-		e.text = p.breaker.options.text(err)
+		e.text = p.breaker.options.text(err, 0)
 		return
 	}
 	e.text = "the code that judges errors panicked or exited its goroutine"
-	e.Verdict = p.breaker.options.verdict(p.ctx, err)
+	t := traitsOf(err)
+	e.Verdict = p.breaker.options.verdict(p.ctx, err, t)
 	if e.Outcome == Failure {
-		e.text = p.breaker.options.text(err)
+		e.text = p.breaker.options.text(err, t)
 	}
 	return
 }

@@ -96,8 +96,8 @@ func (f Fallback) Write(w http.ResponseWriter, err error) {
 
 // retryAfter returns the whole seconds after which to come back, 0 where nobody knows.
 func (d DefaultResponse) retryAfter(err error) int {
-	if isRefusal(err) {
-		if e := refusalIn(err); e != nil {
+	if t := traitsOf(err); refuses(err, t) {
+		if e := refusalIn(err, t); e != nil {
 			return max(1, wholeSeconds(e.RetryAfter().Seconds()))
 		}
 	}
