@@ -185,15 +185,15 @@ func (w *mark) add(at time.Duration) bool {
 	return was < markFull && w.CompareAndSwap(was, next)
 }
 
-// count is add for calls that meet others at w: it gives up only when that is sealed or full.
+// count is add for a call that did not succeed with it: unless w is sealed or full, it has met another there.
 func (l *lane) count(w *mark, at time.Duration) bool {
 	for w.Load() < markFull {
-		if w.add(at) {
-			return true
-		}
 		if len(l.stripes) < maxStripes {
 			l.crowded.Store(true)
 			l.look.Store(0)
+		}
+		if w.add(at) {
+			return true
 		}
 	}
 	return false
