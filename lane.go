@@ -374,9 +374,10 @@ func (m *machine) below(t *tally, more int, threshold float64) bool {
 	return threshold == Off || float64(marked+more)/float64(max(entries, m.cfg.MinimumCalls)) < threshold
 }
 
-// opensNothing reports whether nothing can open by the end of c, nor by successes after it.
+// opensNothing reports whether nothing can open by the end of c, nor by successes after it. Calls pass: so those of this period
+// are no probes.
 func (m *machine) opensNothing(c *call, e ending) bool {
-	if m.hold != nil || m.state != StateClosed || c.period != m.period || e.OpenFor > 0 || m.slow(c) {
+	if c.period != m.period || e.OpenFor > 0 || m.slow(c) {
 		return false
 	}
 	return e.Outcome != Failure || (m.cfg.FailureThreshold == Off || m.run+1 < m.cfg.FailureThreshold) &&

@@ -56,6 +56,24 @@ func TestMostCallsTakeNoLock(t *testing.T) {
 	}
 }
 
+// A call from before a SlowCallDuration was set has no deadline, so it may end as slow while others pass.
+func TestASlowFailureMayTripWhileOthersPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := Config{FailureThreshold: Off, FailureRateThreshold: Off}
+		b := Must(New("b", cfg))
+		held, err := b.Acquire(context.Background())
+		require.NoError(t, err)
+		cfg.SlowCallDuration, cfg.SlowCallRateThreshold, cfg.MinimumCalls = time.Second, 0.5, 2
+		require.NoError(t, b.Apply(cfg))
+		time.Sleep(time.Second + 1)
+		require.Zero(t, succeedQuietly(b, 1))
+		require.NotNil(t, b.lane.Load())
+		held.Done(errScripted)
+		require.Equal(t, StateOpen, b.State())
+		require.Equal(t, RuleSlowCallRate, b.Status().Trip.Rule)
+	})
+}
+
 // While a success may be the outcome that opens it, each has to ask.
 func TestASuccessThatMayTripTakesTheLock(t *testing.T) {
 	b := Must(New("b", Config{FailureThreshold: Off, MinimumCalls: 10}))
