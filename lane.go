@@ -39,6 +39,7 @@ type lane struct {
 	period   uint64
 	state    State         // what calls meet
 	refusal  *OpenError    // what they get; nil when they pass
+	how      passage       // through, or rejected
 	timed    bool          // whether it matters when they come
 	measured bool          // whether their durations count
 	slow     time.Duration // one that lasted longer is for the machine
@@ -81,17 +82,17 @@ type stripe struct {
 // see two calls in the same ten nanoseconds.
 var maxStripes = min(4<<bits.Len(uint(runtime.GOMAXPROCS(0)-1)), 64)
 
-// mark is a count, above the latest instant that was counted, from the lane's base: three days of them. A lane is
-// replaced when half of that is over.
+// mark is a count, below the latest instant that was counted, from the lane's base: a day and a half of them. A lane is replaced
+// when half of that is over.
 type mark struct{ atomic.Uint64 }
 
 const (
-	instantBits = 48
-	instants    = 1<<instantBits - 1
-	markOne     = instants + 1
-	markFull    = 1 << 62 // or more: the machine must take the count first
-	markSealed  = 1 << 63
-	never       = 1<<63 - 1
+	markFull   = 1 << 15 // or more: the machine must take the count first
+	markSealed = 1 << 16
+	markShut   = markSealed | markFull
+	markBits   = 17 // of all that
+	instants   = 1<<(64-markBits) - 1
+	never      = 1<<63 - 1
 )
 
 // passage is how far a call came without the lock.
@@ -119,22 +120,26 @@ func (b *Breaker) enter() (w way, how passage) {
 		return w, byLock
 	}
 	w.lane = l
-	if l.timed {
-		w.start = b.now()
+	if !l.timed {
+		yieldAt("load look")
+		if l.look.Load() <= 0 {
+			return w, byLock
+		}
+		if w.stripe = l.stripe(); !w.stripe.in.add(0) && !l.count(&w.stripe.in, 0) {
+			return w, waiting
+		}
+		return w, l.how
 	}
+	w.start = b.now()
 	yieldAt("load look")
 	if int64(w.start) >= l.look.Load() {
 		return w, byLock
 	}
 	w.stripe = l.stripe()
-	at := w.start - l.base
-	if !w.stripe.in.add(at) && !l.count(&w.stripe.in, at) {
+	if at := w.start - l.base; !w.stripe.in.add(at) && !l.count(&w.stripe.in, at) {
 		return w, waiting
 	}
-	if l.refusal != nil {
-		return w, rejected
-	}
-	return w, through
+	return w, l.how
 }
 
 // passing returns the state, if that needs no lock.
@@ -153,18 +158,21 @@ func (b *Breaker) passing() (s State, known bool) {
 // leave ends a call, which has succeeded, without the lock.
 func (b *Breaker) leave(w way) passage {
 	l := w.lane
-	var now time.Duration
-	if l.timed {
-		if now = b.now(); now-w.start > l.slow {
-			return byLock
+	if !l.timed { // nothing falls due there
+		if !w.stripe.out.add(0) && !l.count(&w.stripe.out, 0) {
+			return waiting
 		}
+		return through
+	}
+	now := b.now()
+	if now-w.start > l.slow {
+		return byLock
 	}
 	yieldAt("load look")
 	if int64(now) >= l.look.Load() {
 		return byLock
 	}
-	at := now - l.base
-	if !w.stripe.out.add(at) && !l.count(&w.stripe.out, at) {
+	if at := now - l.base; !w.stripe.out.add(at) && !l.count(&w.stripe.out, at) {
 		return waiting
 	}
 	if h := b.durations; h != nil {
@@ -177,17 +185,17 @@ func (b *Breaker) leave(w way) passage {
 func (w *mark) add(at time.Duration) bool {
 	yieldAt("load mark")
 	was := w.Load()
-	next := was + markOne
-	if latest := time.Duration(was & instants); at > latest {
-		next += uint64(at - latest)
+	next := was + 1
+	if at > time.Duration(was>>markBits) {
+		next = uint64(at)<<markBits | next&(1<<markBits-1)
 	}
 	yieldAt("swap mark")
-	return was < markFull && w.CompareAndSwap(was, next)
+	return was&markShut == 0 && w.CompareAndSwap(was, next)
 }
 
 // count is add for a call that did not succeed with it: unless w is sealed or full, it has met another there.
 func (l *lane) count(w *mark, at time.Duration) bool {
-	for w.Load() < markFull {
+	for w.Load()&markShut == 0 {
 		if len(l.stripes) < maxStripes {
 			l.crowded.Store(true)
 			l.look.Store(0)
@@ -206,7 +214,7 @@ const patience = 2000
 // reopens reports whether w was opened again before that.
 func (w *mark) reopens() bool {
 	for range patience {
-		if w.Load() < markFull {
+		if w.Load()&markShut == 0 {
 			return true
 		}
 	}
@@ -274,12 +282,13 @@ func (l *lane) end() time.Duration {
 
 // take adds what w, which is sealed, has counted since it was opened to n and to the latest instant.
 func (l *lane) take(w *mark, n *int, latest *time.Duration) {
-	was := w.Load() &^ markSealed
-	if was < markOne {
+	held := w.Load()
+	counted := int(held & (markSealed - 1))
+	if counted == 0 {
 		return
 	}
-	*n += int(was >> instantBits)
-	*latest = max(*latest, l.base+time.Duration(was&instants))
+	*n += counted
+	*latest = max(*latest, l.base+time.Duration(held>>markBits))
 }
 
 // collect takes over what the lanes, which are sealed, have counted since they were opened. It happened before whatever falls
@@ -326,7 +335,7 @@ func (m *machine) succeeded(l *lane, out int, ended, now time.Duration) {
 	if n == 0 {
 		return
 	}
-	if ended = min(ended, now); !l.timed {
+	if !l.timed {
 		ended = now // nobody has read a clock
 	}
 	l.entered = out
@@ -431,14 +440,21 @@ func (m *machine) lane() *lane {
 		same = new(now)
 	}
 	l := &lane{
-		period: m.period, state: m.shown(), refusal: refusal, slow: never, stripes: make([]stripe, stripes), group: same,
+		period: m.period, state: m.shown(), refusal: refusal, how: through, slow: never, stripes: make([]stripe, stripes), group: same,
 		timed: refusal == nil && (m.cfg.measuresSlow() || m.cfg.WindowDuration > 0 || m.timesAll) || m.earliest().kind != noDeadline,
+	}
+	if refusal != nil {
+		l.how = rejected
 	}
 	if m.cfg.measuresSlow() {
 		l.measured, l.slow = true, m.cfg.SlowCallDuration
 	}
 	if l.timed {
 		l.base = m.now
+	}
+	for i := range l.stripes { // until it is opened
+		l.stripes[i].in.Store(markSealed)
+		l.stripes[i].out.Store(markSealed)
 	}
 	m.lanes = append(m.lanes, l)
 	return l

@@ -56,6 +56,63 @@ func TestMostCallsTakeNoLock(t *testing.T) {
 	}
 }
 
+// What the marks hold shows whether they were sealed since: then they begin at zero again.
+func TestAnEndThatOpensNothingSealsNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg   Config
+		fails int // before
+		end   func(*Permit)
+		seals bool
+	}{
+		"a success":       {Config{}, 0, func(p *Permit) { p.Done(nil) }, false},
+		"a failure":       {Config{}, 0, func(p *Permit) { p.Done(errScripted) }, false},
+		"an ignored call": {Config{}, 0, func(p *Permit) { p.Done(Ignore(errScripted)) }, false},
+		"an ignored call, where a failure would open": {Config{FailureThreshold: 3}, 2, func(p *Permit) { p.Done(Ignore(errScripted)) }, false},
+		"a cancelled call":                            {Config{}, 0, func(p *Permit) { p.Cancel() }, false},
+		"the last but one in a row":                   {Config{FailureThreshold: 3}, 1, func(p *Permit) { p.Done(errScripted) }, false},
+		"the last in a row":                           {Config{FailureThreshold: 3}, 2, func(p *Permit) { p.Done(errScripted) }, true},
+		"the last but one of the rate":                {Config{FailureThreshold: Off}, 3, func(p *Permit) { p.Done(errScripted) }, false},
+		"one that successes may follow":               {Config{FailureThreshold: Off}, 4, func(p *Permit) { p.Done(errScripted) }, true},
+		"OpenFor":                                     {Config{}, 0, func(p *Permit) { p.Done(OpenFor(Ignore(errScripted), 1)) }, true},
+		"from another period":                         {Config{}, 0, func(p *Permit) { p.breaker.Reset(""); succeedQuietly(p.breaker, 1); p.Done(errScripted) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := Must(New("b", c.cfg))
+			p, err := b.Acquire(context.Background())
+			require.NoError(t, err)
+			fail(b, c.fails)
+			l := b.lane.Load()
+			l.stripes[0].in.Store(7)
+			c.end(p)
+			require.Equal(t, c.seals, l.stripes[0].in.Load() != 7)
+		})
+	}
+}
+
+func TestASuccessIsDatedThoughAFailureComesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := Must(New("b", Config{SlowCallDuration: time.Hour}))
+		require.Zero(t, succeedQuietly(b, 1))
+		time.Sleep(time.Second)
+		require.Zero(t, succeedQuietly(b, 1))
+		at := time.Now()
+		time.Sleep(time.Second)
+		fail(b, 1)
+		require.True(t, at.Equal(b.Status().LastSuccessTime))
+	})
+}
+
+func TestASuccessCountsInItsOwnBucket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := Must(New("b", Config{WindowDuration: windowBuckets * time.Second}))
+		require.Zero(t, succeedQuietly(b, 1))
+		time.Sleep(time.Second)
+		require.Zero(t, succeedQuietly(b, 1))
+		time.Sleep((windowBuckets - 1) * time.Second)
+		require.Equal(t, 1, b.Status().SuccessCount, "the first has left the window")
+	})
+}
+
 // A call from before a SlowCallDuration was set has no deadline, so it may end as slow while others pass.
 func TestASlowFailureMayTripWhileOthersPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -180,7 +237,7 @@ func TestAMarkThatIsFullIsTakenOver(t *testing.T) {
 	s.out.Store(markFull)
 	require.Zero(t, succeedQuietly(b, 10))
 	m := b.Status().Metrics
-	require.Equal(t, markFull>>instantBits+11, m.SuccessfulCalls)
+	require.Equal(t, markFull+11, m.SuccessfulCalls)
 	require.Zero(t, m.InFlight)
 }
 
