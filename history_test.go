@@ -538,7 +538,6 @@ func (p *breakerPlayer) hear(e Event) {
 	p.events = append(p.events, modelEvent{int(e.Seq), e.From, e.To, string(e.Rule), e.At.Sub(p.start), e.Reason})
 }
 
-// look applies what is due.
 func (p *breakerPlayer) view() observed {
 	s := p.b.Status()
 	o := p.seen(s)

@@ -14,8 +14,9 @@ import (
 // these two counts. Everything else takes the lock.
 //
 // What orders what. A count is a mark, one word, and to be counted is one compare-and-swap of it, which fails once the mark is
-// sealed. Whoever takes the lock first seals the marks of every lane, then reads the clock and adds what they hold to the
-// machine; who frees it either opens them at zero or, when their period is over, leaves them sealed for ever. Hence:
+// sealed. Whoever takes the lock first seals the marks of every lane (but for those below), then reads the clock and adds what
+// they hold to the machine; who frees it either opens them at zero or, when their period is over, leaves them sealed for ever.
+// Hence:
 //
 //   - Between the last seal and the first opening nothing is counted, and the machine is all there is. What is done under the
 //     lock takes effect in that stretch, at one instant.
@@ -30,11 +31,11 @@ import (
 // Who takes the lock to end a call by which nothing can open (opensNothing), such as one failure among many successes, seals
 // nothing: all that must be known of those who pass is how many have succeeded before. One mark after the other is read
 // (passed). Between two seals each only grows, by one at a time, so at some instant from the first reading to the last they
-// held in all what was read. At that instant such a call ends. Nobody passes from look on, so nothing was due before.
+// held in all what was read. At that instant such a call ends. Its clock, read before, is not at look yet, so nothing was due.
 //
 // A call that is held up between reading the clock and its swap counts as what it then finds: of the time it has read, in the
-// period that it enters. A lane's two marks are counted in one by one, but added up only when both are sealed, so no reader sees
-// a call that has ended and never began.
+// period that it enters. A lane's two marks are counted in one by one, but nobody reads the machine before both are sealed and
+// added up, so nobody sees a call that has ended and never began.
 type lane struct {
 	period   uint64
 	state    State         // what calls meet
@@ -193,7 +194,8 @@ func (w *mark) add(at time.Duration) bool {
 	return was&markShut == 0 && w.CompareAndSwap(was, next)
 }
 
-// count is add for a call that did not succeed with it: unless w is sealed or full, it has met another there.
+// count is add for a call that did not succeed with it: unless w is sealed or full, it will have met another there, or a seal that
+// is gone again.
 func (l *lane) count(w *mark, at time.Duration) bool {
 	for w.Load()&markShut == 0 {
 		if len(l.stripes) < maxStripes {
@@ -384,9 +386,9 @@ func (m *machine) below(t *tally, more int, threshold float64) bool {
 }
 
 // opensNothing reports whether nothing can open by the end of c, nor by successes after it. Calls pass: so those of this period
-// are no probes.
+// are no probes. A success that could not leave its lane has found why the marks must be sealed.
 func (m *machine) opensNothing(c *call, e ending) bool {
-	if c.period != m.period || e.OpenFor > 0 || m.slow(c) {
+	if e.Outcome == Success || c.period != m.period || e.OpenFor > 0 || m.slow(c) {
 		return false
 	}
 	return e.Outcome != Failure || (m.cfg.FailureThreshold == Off || m.run+1 < m.cfg.FailureThreshold) &&

@@ -329,6 +329,27 @@ func chosenIn(trace []moment) (list []int) {
 	return list
 }
 
+// A success that comes and goes between a failure's reading of the clock and of the marks is dated by its own clock.
+func TestEveryOrderOfAtomicStepsDatesTheLastSuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		defer func() { onStep = func(string) {} }()
+		b := Must(New("b", Config{SlowCallDuration: time.Hour}))
+		require.Zero(t, succeedQuietly(b, 1))
+		var began time.Time
+		onStep = func(point string) {
+			if point == "read out" {
+				onStep = func(string) {}
+				time.Sleep(time.Millisecond)
+				began = time.Now()
+				require.Zero(t, succeedQuietly(b, 1))
+			}
+		}
+		fail(b, 1)
+		time.Sleep(time.Second)
+		require.True(t, began.Equal(b.Status().LastSuccessTime))
+	})
+}
+
 // meeting lets another call be counted at w just before the swap of the next.
 func meeting(w *mark) {
 	onStep = func(point string) {

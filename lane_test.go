@@ -241,6 +241,39 @@ func TestAMarkThatIsFullIsTakenOver(t *testing.T) {
 	require.Zero(t, m.InFlight)
 }
 
+// More calls may leave by a stripe than its mark has room for, and none may come meanwhile.
+func TestAMarkThatIsFullIsTakenOverByWhoLeaves(t *testing.T) {
+	b := Must(New("b", Config{}))
+	p, err := b.Acquire(context.Background())
+	require.NoError(t, err)
+	b.Status()
+	out := &b.lane.Load().stripes[0].out
+	out.Store(markFull)
+	require.True(t, p.Done(nil))
+	require.Zero(t, out.Load()&markShut)
+}
+
+// Calls that meet as they leave a lane that is not the last ask for a look too. Once somebody has looked, they pass again.
+func TestAnOlderLaneIsOpenAgainAfterALook(t *testing.T) {
+	b := Must(New("b", Config{SlowCallDuration: time.Hour}))
+	ask := func() *Permit {
+		p, err := b.Acquire(context.Background())
+		require.NoError(t, err)
+		return p
+	}
+	first, second := ask(), ask()
+	older := b.lane.Load()
+	older.crowded.Store(true)
+	older.look.Store(0)
+	ask()
+	require.NotSame(t, older, b.lane.Load())
+	older.look.Store(0)
+	require.True(t, first.Done(nil))
+	b.mu.Lock()
+	require.True(t, second.pass())
+	b.mu.Unlock()
+}
+
 func TestALaneGrowsWhereCallsMeet(t *testing.T) {
 	b := Must(New("b", Config{SlowCallDuration: time.Hour}))
 	var lanes, places int

@@ -132,16 +132,18 @@ func (t *target[Req, Res]) attempt(ctx context.Context, req Req) (res Res, v Ver
 	default:
 		return executeLocked(ctx, t.breaker, func(ctx context.Context) (Res, error) { return t.call(ctx, req) })
 	}
-	end := errDidNotReturn
+	returned := false
 	defer func() {
-		if end == nil && t.breaker.leave(w) == through {
-			v.Outcome = Success
-			return
+		if !returned {
+			t.breaker.end(ctx, w, errDidNotReturn)
 		}
-		v, _ = t.breaker.end(ctx, w, end)
 	}()
 	res, err = t.call(ctx, req)
-	end = err
+	returned = true
+	if err == nil && t.breaker.leave(w) == through {
+		return res, Verdict{Outcome: Success}, nil
+	}
+	v, _ = t.breaker.end(ctx, w, err)
 	return res, v, err
 }
 
