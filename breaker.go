@@ -270,6 +270,20 @@ func (b *Breaker) acquire() {
 	b.mu.Lock()
 }
 
+// catches takes mu if it is free soon, while calls pass: then whoever has it needs it for less than it takes to be put to sleep
+// and woken. The mutex itself waits so only where no other goroutine is ready to run.
+func (b *Breaker) catches() bool {
+	if stepping || b.lane.Load() == nil {
+		return false
+	}
+	for range patience {
+		if b.mu.TryLock() {
+			return true
+		}
+	}
+	return false
+}
+
 // lock takes the lock, so that nobody passes it, and reads the clock, once for all that happens under it.
 func (b *Breaker) lock() (now time.Duration) {
 	b.acquire()

@@ -209,8 +209,8 @@ func (l *lane) count(w *mark, at time.Duration) bool {
 	return false
 }
 
-// patience is how often to look at a sealed mark before waiting for the lock: that takes about a microsecond. Whoever has the
-// lock needs less in most cases, and to be put to sleep and woken takes longer.
+// patience is how often to look at a sealed mark, or for the lock, before waiting for that: it takes about a microsecond. Whoever
+// has the lock needs less in most cases, and to be put to sleep and woken takes longer.
 const patience = 2000
 
 // reopens reports whether w was opened again before that.

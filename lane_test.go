@@ -228,6 +228,15 @@ func TestASealedMarkIsLookedAtForAWhile(t *testing.T) {
 	require.False(t, w.reopens())
 }
 
+func TestALockIsLookedForWhileCallsPass(t *testing.T) {
+	b := Must(New("b", Config{}))
+	require.False(t, b.catches(), "none have passed yet")
+	require.Zero(t, succeedQuietly(b, 1))
+	require.True(t, b.catches())
+	require.False(t, b.catches(), "somebody has it")
+	b.mu.Unlock()
+}
+
 func TestAMarkThatIsFullIsTakenOver(t *testing.T) {
 	b := Must(New("b", Config{}))
 	require.Zero(t, succeedQuietly(b, 1))

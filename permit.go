@@ -94,7 +94,9 @@ func (p *Permit) end(err error) (v Verdict, first bool) {
 
 func (p *Permit) settle(e ending) (first bool) {
 	b := p.breaker
-	b.acquire()
+	if !b.catches() {
+		b.acquire()
+	}
 	if b.settleAmong(&p.call, e) {
 		return true
 	}
