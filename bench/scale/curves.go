@@ -55,7 +55,6 @@ func curves() []curve {
 
 const (
 	whyCallers  = "goroutines beyond one per core take turns on a core; what falls is the share of each core in the work, what grows is waiting for one another"
-	whyFails    = "a failure takes the lock and seals a stripe for each of the goroutines that met, which then wait about a microsecond; one alone has one stripe and nobody who waits"
 	whySeconds  = "the shorter the window, the more often a call begins a bucket, a fiftieth of it, and takes the lock for that"
 	whyWindow   = "the window no longer fits the processor's caches"
 	whyBreakers = "each call finds another breaker, and all of them no longer fit the processor's caches"
@@ -73,7 +72,7 @@ func byCallers() curve {
 	c.series = []series{
 		{"slow rule on", whyCallers, func(int) work { return calling(slowRule, 0) }, callers},
 		{"slow rule off", whyCallers, func(int) work { return calling(noSlow, 0) }, callers},
-		{"slow rule on, 1 % fail", whyFails, func(int) work { return calling(slowRule, 100) }, callers},
+		{"slow rule on, 1 % fail", whyCallers, func(int) work { return calling(slowRule, 100) }, callers},
 		{"refused", whyCallers, func(int) work { return refusing() }, callers},
 	}
 	return c
