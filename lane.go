@@ -209,7 +209,7 @@ func (l *lane) count(w *mark, at time.Duration) bool {
 	return false
 }
 
-// patience is how often to look at a sealed mark, or for the lock, before waiting for that: it takes about a microsecond. Whoever
+// patience is how often to look at a sealed mark, or for the lock, before waiting for that: it takes a microsecond or two. Whoever
 // has the lock needs less in most cases, and to be put to sleep and woken takes longer.
 const patience = 2000
 
@@ -441,8 +441,16 @@ func (m *machine) lane() *lane {
 	if same == nil {
 		same = new(now)
 	}
+	l := m.newLane(refusal, stripes)
+	l.group = same
+	m.lanes = append(m.lanes, l)
+	return l
+}
+
+// newLane is one that nobody can pass until it is opened.
+func (m *machine) newLane(refusal *OpenError, stripes int) *lane {
 	l := &lane{
-		period: m.period, state: m.shown(), refusal: refusal, how: through, slow: never, stripes: make([]stripe, stripes), group: same,
+		period: m.period, state: m.shown(), refusal: refusal, how: through, slow: never, stripes: make([]stripe, stripes),
 		timed: refusal == nil && (m.cfg.measuresSlow() || m.cfg.WindowDuration > 0 || m.timesAll) || m.earliest().kind != noDeadline,
 	}
 	if refusal != nil {
@@ -454,11 +462,10 @@ func (m *machine) lane() *lane {
 	if l.timed {
 		l.base = m.now
 	}
-	for i := range l.stripes { // until it is opened
+	for i := range l.stripes {
 		l.stripes[i].in.Store(markSealed)
 		l.stripes[i].out.Store(markSealed)
 	}
-	m.lanes = append(m.lanes, l)
 	return l
 }
 
