@@ -90,16 +90,18 @@ func TestAnEndThatOpensNothingSealsNothing(t *testing.T) {
 }
 
 func TestASuccessIsDatedThoughAFailureComesFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := Must(New("b", Config{SlowCallDuration: time.Hour}))
-		require.Zero(t, succeedQuietly(b, 1))
-		time.Sleep(time.Second)
-		require.Zero(t, succeedQuietly(b, 1))
-		at := time.Now()
-		time.Sleep(time.Second)
-		fail(b, 1)
-		require.True(t, at.Equal(b.Status().LastSuccessTime))
-	})
+	for _, since := range []time.Duration{0, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			b := Must(New("b", Config{SlowCallDuration: time.Hour}))
+			require.Zero(t, succeedQuietly(b, 1))
+			time.Sleep(since)
+			require.Zero(t, succeedQuietly(b, 1))
+			at := time.Now()
+			time.Sleep(time.Second)
+			fail(b, 1)
+			require.True(t, at.Equal(b.Status().LastSuccessTime))
+		})
+	}
 }
 
 func TestASuccessCountsInItsOwnBucket(t *testing.T) {
@@ -165,6 +167,7 @@ func TestAMarkKnowsTheLatestInstant(t *testing.T) {
 		{"of one at the beginning", []time.Duration{0}, base},
 		{"of one", []time.Duration{5}, base + 5},
 		{"the later of two", []time.Duration{5, 7}, base + 7},
+		{"an even one after an odd one", []time.Duration{5, 6}, base + 6},
 		{"in any order", []time.Duration{7, 5}, base + 7},
 		{"of one before the beginning, were there any", []time.Duration{-5}, base},
 		{"the last there is", []time.Duration{instants, 5}, base + instants},
@@ -248,6 +251,16 @@ func TestAMarkThatIsFullIsTakenOver(t *testing.T) {
 	m := b.Status().Metrics
 	require.Equal(t, markFull+11, m.SuccessfulCalls)
 	require.Zero(t, m.InFlight)
+}
+
+func TestALaneWithoutAClockGrowsToo(t *testing.T) {
+	b := Must(New("b", Config{}))
+	require.Zero(t, succeedQuietly(b, 1))
+	l := b.lane.Load()
+	l.crowded.Store(true)
+	l.look.Store(0)
+	require.Zero(t, succeedQuietly(b, 1))
+	require.Len(t, b.lane.Load().stripes, 2)
 }
 
 // More calls may leave by a stripe than its mark has room for, and none may come meanwhile.
