@@ -241,6 +241,7 @@ func TestALockIsLookedForWhileCallsPass(t *testing.T) {
 }
 
 func TestAMarkThatIsFullIsTakenOver(t *testing.T) {
+	require.Equal(t, markSealed, 2*markFull, "one more would seem to seal it")
 	b := Must(New("b", Config{}))
 	require.Zero(t, succeedQuietly(b, 1))
 	require.Equal(t, 1, b.Status().Metrics.SuccessfulCalls)
