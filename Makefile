@@ -136,7 +136,7 @@ found = grep -ohE '$(1)' $(RUNS)/prove.log | tail -1
 STEPS := $(GO) test -count=1 -timeout 30m -tags lanesteps -run TestEveryOrderOfAtomicSteps .
 
 .PHONY: steps
-steps: ## every order of the atomic steps of calls that take no lock (two minutes); BREAKER_PROVE=1 with one interruption more (an hour)
+steps: ## every order of the atomic steps of calls that take no lock (two minutes); BREAKER_PROVE=1 with one interruption more, which takes many times as long
 	$(GO) vet -tags lanesteps .
 	$(STEPS)
 
