@@ -117,32 +117,27 @@ func checkName(name string) error {
 // A refusal is an *[OpenError] (errors.Is [ErrOpen]) and runs nothing. If ctx is already done its error is returned before b
 // is asked, and nothing counts. A panic or runtime.Goexit of call counts as a failure and goes on untouched. call gets ctx, in
 // half-open one derived from it, by which a call inside it that asks b again joins the probe instead of being refused.
-func Execute[T any](ctx context.Context, b *Breaker, call func(context.Context) (T, error)) (T, error) {
-	var v T
-	if err := ctx.Err(); err != nil {
-		return v, err
+func Execute[T any](ctx context.Context, b *Breaker, call func(context.Context) (T, error)) (res T, err error) {
+	if err = ctx.Err(); err != nil {
+		return res, err
 	}
 	w, how := b.enter()
 	switch how {
 	case rejected:
-		return v, w.lane.refusal
+		return res, w.lane.refusal
 	case through:
 	default:
-		v, _, err := executeLocked(ctx, b, call)
-		return v, err
+		res, _, err = executeLocked(ctx, b, call)
+		return res, err
 	}
-	returned := false
-	defer func() {
-		if !returned {
-			b.end(ctx, w, errDidNotReturn)
-		}
-	}()
-	v, err := call(ctx)
-	returned = true
-	if err != nil || b.leave(w) != through {
-		b.end(ctx, w, err)
+	f := flight{w, b}
+	defer f.ended()
+	res, err = call(ctx)
+	f.breaker = nil
+	if err != nil || b.leave(f.way) != through {
+		b.end(ctx, f.way, err)
 	}
-	return v, err
+	return res, err
 }
 
 // executeLocked is [Execute] for a call that needs the lock, and tells the verdict: unset when it was refused.

@@ -123,3 +123,17 @@ func (p *Permit) pass() bool {
 	}
 	return how == through
 }
+
+// flight is what [Execute] has in a permit's stead for a call that came in without the lock, while it runs. What is deferred reads
+// it in place: a closure would get one more copy of each part.
+type flight struct {
+	way
+	breaker *Breaker // nil once the call has returned
+}
+
+// ended is deferred: it settles a call that panics or exits its goroutine.
+func (f *flight) ended() {
+	if f.breaker != nil {
+		f.breaker.end(nil, f.way, errDidNotReturn)
+	}
+}

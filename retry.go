@@ -132,18 +132,14 @@ func (t *target[Req, Res]) attempt(ctx context.Context, req Req) (res Res, v Ver
 	default:
 		return executeLocked(ctx, t.breaker, func(ctx context.Context) (Res, error) { return t.call(ctx, req) })
 	}
-	returned := false
-	defer func() {
-		if !returned {
-			t.breaker.end(ctx, w, errDidNotReturn)
-		}
-	}()
+	f := flight{w, t.breaker}
+	defer f.ended()
 	res, err = t.call(ctx, req)
-	returned = true
-	if err == nil && t.breaker.leave(w) == through {
+	f.breaker = nil
+	if err == nil && t.breaker.leave(f.way) == through {
 		return res, Verdict{Outcome: Success}, nil
 	}
-	v, _ = t.breaker.end(ctx, w, err)
+	v, _ = t.breaker.end(ctx, f.way, err)
 	return res, v, err
 }
 
