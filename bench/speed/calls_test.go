@@ -3,13 +3,23 @@ package speed
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 )
 
-// A work makes n calls, the first of which is number from: the number decides which calls fail.
-type work func(from, n int)
+// A work makes the calls of a hundred from one to another.
+type work func(from, to int)
+
+// make makes n calls, the first of which is number from: the number decides which fail.
+func (w work) make(from, n int) {
+	for at := from % 100; n > 0; at = 0 {
+		to := min(100, at+n)
+		w(at, to)
+		n -= to - at
+	}
+}
 
 // calls are a hundred calls in the shapes that the libraries want, so that no adapter needs a closure of its own. They are
 // loaded from memory, which keeps the compiler from looking into any of them.
@@ -63,24 +73,24 @@ func run(b *testing.B, goroutines int, do work) {
 	b.Helper()
 	b.ReportAllocs()
 	if goroutines == 1 {
-		b.ResetTimer()
-		do(0, b.N)
+		measure(b, 1, func() { do.make(0, b.N) })
 		return
 	}
-	share := max(1, b.N/(50*goroutines))
-	var taken atomic.Int64
-	var wg sync.WaitGroup
-	b.ResetTimer()
-	for range goroutines {
-		wg.Go(func() {
-			for {
-				from := int(taken.Add(int64(share))) - share
-				if from >= b.N {
-					return
+	share := max(1, b.N/128)
+	measure(b, min(goroutines, runtime.GOMAXPROCS(0)), func() {
+		var taken atomic.Int64
+		var wg sync.WaitGroup
+		for range goroutines {
+			wg.Go(func() {
+				for {
+					from := int(taken.Add(int64(share))) - share
+					if from >= b.N {
+						return
+					}
+					do.make(from, min(share, b.N-from))
 				}
-				do(from, min(share, b.N-from))
-			}
-		})
-	}
-	wg.Wait()
+			})
+		}
+		wg.Wait()
+	})
 }

@@ -91,9 +91,9 @@ var subjects = []subject{
 func withOurs(cfg ours.Config) func(testing.TB, situation, *calls) work {
 	return func(_ testing.TB, s situation, c *calls) work {
 		b := newOurs(cfg, s)
-		return func(from, n int) {
-			for i := range n {
-				_, _ = ours.Execute(bg, b, c.ctxVal[(from+i)%100])
+		return func(from, to int) {
+			for _, call := range c.ctxVal[from:to] {
+				_, _ = ours.Execute(bg, b, call)
 			}
 		}
 	}
@@ -131,9 +131,9 @@ func withGobreaker(window time.Duration) func(testing.TB, situation, *calls) wor
 		if s != closed {
 			_, _ = b.Execute(func() (int, error) { return 0, errDown })
 		}
-		return func(from, n int) {
-			for i := range n {
-				_, _ = b.Execute(c.val[(from+i)%100])
+		return func(from, to int) {
+			for _, call := range c.val[from:to] {
+				_, _ = b.Execute(call)
 			}
 		}
 	}
@@ -169,9 +169,9 @@ func newFailsafe(set failsafeRule, s situation) failsafebreaker.CircuitBreaker[i
 func withFailsafe(set failsafeRule) func(testing.TB, situation, *calls) work {
 	return func(_ testing.TB, s situation, c *calls) work {
 		executor := failsafe.With[int](newFailsafe(set, s))
-		return func(from, n int) {
-			for i := range n {
-				_, _ = executor.Get(c.val[(from+i)%100])
+		return func(from, to int) {
+			for _, call := range c.val[from:to] {
+				_, _ = executor.Get(call)
 			}
 		}
 	}
@@ -181,12 +181,12 @@ func withFailsafe(set failsafeRule) func(testing.TB, situation, *calls) work {
 func withFailsafePermits(set failsafeRule) func(testing.TB, situation, *calls) work {
 	return func(_ testing.TB, s situation, c *calls) work {
 		b := newFailsafe(set, s)
-		return func(from, n int) {
-			for i := range n {
+		return func(from, to int) {
+			for _, call := range c.err[from:to] {
 				if !b.TryAcquirePermit() {
 					continue
 				}
-				if c.err[(from+i)%100]() != nil {
+				if call() != nil {
 					b.RecordFailure()
 				} else {
 					b.RecordSuccess()
@@ -204,9 +204,9 @@ func withResiliency(tb testing.TB, s situation, c *calls) work {
 	if s == halfOpen { // a goroutine of its own gets it there
 		require.Eventually(tb, func() bool { return b.GetState() == resiliency.HalfOpen }, time.Minute, time.Millisecond)
 	}
-	return func(from, n int) {
-		for i := range n {
-			_ = b.Run(c.err[(from+i)%100])
+	return func(from, to int) {
+		for _, call := range c.err[from:to] {
+			_ = b.Run(call)
 		}
 	}
 }
@@ -220,9 +220,9 @@ func withMercari(tb testing.TB, s situation, c *calls) work {
 	if s == halfOpen { // a timer gets it there
 		require.Eventually(tb, b.Ready, time.Minute, time.Millisecond)
 	}
-	return func(from, n int) {
-		for i := range n {
-			_, _ = b.Do(bg, c.iface[(from+i)%100])
+	return func(from, to int) {
+		for _, call := range c.iface[from:to] {
+			_, _ = b.Do(bg, call)
 		}
 	}
 }
@@ -241,12 +241,12 @@ func withGopkg(tb testing.TB, s situation, c *calls) work {
 	if s != closed {
 		p.Fail("x")
 	}
-	return func(from, n int) {
-		for i := range n {
+	return func(from, to int) {
+		for _, call := range c.err[from:to] {
 			if !p.IsAllowed("x") {
 				continue
 			}
-			if c.err[(from+i)%100]() != nil {
+			if call() != nil {
 				p.Fail("x")
 			} else {
 				p.Succeed("x")
@@ -265,9 +265,9 @@ func withRubyist(_ testing.TB, s situation, c *calls) work {
 	if s == refused {
 		b.Break()
 	}
-	return func(from, n int) {
-		for i := range n {
-			_ = b.Call(c.err[(from+i)%100], 0)
+	return func(from, to int) {
+		for _, call := range c.err[from:to] {
+			_ = b.Call(call, 0)
 		}
 	}
 }
@@ -285,9 +285,9 @@ func withCep21(_ testing.TB, s situation, c *calls) work {
 			}),
 		},
 	})
-	return func(from, n int) {
-		for i := range n {
-			_ = b.Run(bg, c.ctxErr[(from+i)%100])
+	return func(from, to int) {
+		for _, call := range c.ctxErr[from:to] {
+			_ = b.Run(bg, call)
 		}
 	}
 }
@@ -309,9 +309,9 @@ func withHystrix(tb testing.TB, s situation, c *calls) work {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	return func(from, n int) {
-		for i := range n {
-			_ = hystrix.Do("x", c.err[(from+i)%100], nil)
+	return func(from, to int) {
+		for _, call := range c.err[from:to] {
+			_ = hystrix.Do("x", call, nil)
 		}
 	}
 }
@@ -323,9 +323,9 @@ func withGoZero(_ testing.TB, s situation, c *calls) work {
 	}
 	logx.Disable()
 	b := gozero.NewBreaker()
-	return func(from, n int) {
-		for i := range n {
-			_ = b.Do(c.err[(from+i)%100])
+	return func(from, to int) {
+		for _, call := range c.err[from:to] {
+			_ = b.Do(call)
 		}
 	}
 }
@@ -336,12 +336,12 @@ func withAegis(_ testing.TB, s situation, c *calls) work {
 		return nil
 	}
 	b := sre.NewBreaker(sre.WithSuccess(0.01), sre.WithWindow(10*time.Second))
-	return func(from, n int) {
-		for i := range n {
+	return func(from, to int) {
+		for _, call := range c.err[from:to] {
 			if b.Allow() != nil {
 				continue
 			}
-			if c.err[(from+i)%100]() != nil {
+			if call() != nil {
 				b.MarkFailed()
 			} else {
 				b.MarkSuccess()

@@ -48,42 +48,33 @@ func (s subject) has(t testing.TB, in situation, failing int) bool {
 	return (s.lib != "go-zero" || failing < 50) && s.make(t, in, mix(failing)) != nil
 }
 
-// Written to so that the compiler keeps the reads.
-var sinks [64]struct {
-	at time.Duration
-	_  [56]byte
-}
-
 // BenchmarkFloor is what no breaker can go below: the same loop around an empty call, reads of the monotonic clock, a mutex.
 func BenchmarkFloor(b *testing.B) {
 	base, c := time.Now(), mix(0)
 	var mu sync.Mutex
 	var turns int
-	var next atomic.Int64
 	for _, f := range []struct {
 		name string
 		do   work
 	}{
-		{"empty-call", func(from, n int) {
-			for i := range n {
-				_, _ = c.ctxVal[(from+i)%100](bg)
+		{"empty-call", func(from, to int) {
+			for _, call := range c.ctxVal[from:to] {
+				_, _ = call(bg)
 			}
 		}},
-		{"clock-read", func(_, n int) {
-			sink := &sinks[next.Add(1)%64].at
-			for range n {
-				*sink = time.Since(base)
+		{"clock-read", func(from, to int) {
+			for range to - from {
+				_ = time.Since(base)
 			}
 		}},
-		{"two-clock-reads", func(_, n int) {
-			sink := &sinks[next.Add(1)%64].at
-			for range n {
-				*sink = time.Since(base)
-				*sink += time.Since(base)
+		{"two-clock-reads", func(from, to int) {
+			for range to - from {
+				_ = time.Since(base)
+				_ = time.Since(base)
 			}
 		}},
-		{"mutex", func(_, n int) {
-			for range n {
+		{"mutex", func(from, to int) {
+			for range to - from {
 				mu.Lock()
 				turns++
 				mu.Unlock()
@@ -115,19 +106,19 @@ func BenchmarkOwn(b *testing.B) {
 		name string
 		do   work
 	}{
-		{"Execute", func(from, n int) {
-			for i := range n {
-				_, _ = ours.Execute(bg, br, c.ctxVal[(from+i)%100])
+		{"Execute", func(from, to int) {
+			for _, call := range c.ctxVal[from:to] {
+				_, _ = ours.Execute(bg, br, call)
 			}
 		}},
-		{"Do", func(from, n int) {
-			for i := range n {
-				_ = br.Do(bg, c.ctxErr[(from+i)%100])
+		{"Do", func(from, to int) {
+			for _, call := range c.ctxErr[from:to] {
+				_ = br.Do(bg, call)
 			}
 		}},
-		{"Protected.Do", func(from, n int) {
-			for i := range n {
-				_, _ = protected.Do(bg, from+i)
+		{"Protected.Do", func(from, to int) {
+			for i := range to - from {
+				_, _ = protected.Do(bg, i)
 			}
 		}},
 	} {
@@ -147,17 +138,20 @@ func BenchmarkLookup(b *testing.B) {
 		name[i] = fmt.Sprint("upstream-", i)
 		all.Store(name[i], r.Breaker(name[i]))
 	}
+	var hundreds atomic.Int64
 	each(b, "of=Registry.Breaker", func(*testing.B) work {
-		return func(from, n int) {
-			for i := range n {
-				_ = r.Breaker(name[(from+i)*7919%names])
+		return func(from, to int) {
+			at := int(hundreds.Add(1)) * 100
+			for i := range to - from {
+				_ = r.Breaker(name[(at+i)*7919%names])
 			}
 		}
 	})
 	each(b, "of=sync.Map", func(*testing.B) work {
-		return func(from, n int) {
-			for i := range n {
-				v, _ := all.Load(name[(from+i)*7919%names])
+		return func(from, to int) {
+			at := int(hundreds.Add(1)) * 100
+			for i := range to - from {
+				v, _ := all.Load(name[(at+i)*7919%names])
 				_ = v.(*ours.Breaker)
 			}
 		}
@@ -176,7 +170,7 @@ func TestEachSubjectIsInItsSituation(t *testing.T) {
 				do := s.make(t, c.in, counted(c.failing, &ran))
 				var wg sync.WaitGroup
 				for g := range 4 {
-					wg.Go(func() { do(g*500, 500) })
+					wg.Go(func() { do.make(g*500, 500) })
 				}
 				wg.Wait()
 				require.Equal(t, map[bool]int64{true: 0, false: 2000}[c.in == refused], ran.Load())

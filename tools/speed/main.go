@@ -2,9 +2,9 @@
 //
 //	speed -readme README.md -doc docs/speed.md bench.txt
 //
-// It replaces what stands between the markers `<!-- speed:begin -->` and `<!-- speed:end -->` in both files, and between those
-// of targets in the second. Figures are medians over the rounds. It judges nothing: a target that is missed is written down
-// as missed. With -scale it puts what bench/scale printed between the second file's markers of that name instead.
+// A measurement with the unit disturbed does not count. It replaces what stands between the markers `<!-- speed:begin -->` and `<!-- speed:end -->` in both files, and between those
+// of targets in the second. Figures are medians. It judges nothing: a target that is missed is written down
+// as missed. With -lacking it only prints which benchmarks were measured less often than that. With -scale it puts what bench/scale printed between the second file's markers of that name instead.
 package main
 
 import (
@@ -18,11 +18,15 @@ func main() {
 	readme := flag.String("readme", "README.md", "write the short table into this `file`")
 	doc := flag.String("doc", "docs/speed.md", "write the targets and all figures into this `file`")
 	scale := flag.String("scale", "", "write only this `file` into -doc")
+	lacking := flag.Int("lacking", 0, "print a pattern of the benchmarks that have less than so many results, and do nothing else")
 	flag.Parse()
 	var err error
-	if *scale != "" {
+	switch {
+	case *scale != "":
 		err = runScale(*doc, *scale)
-	} else {
+	case *lacking > 0:
+		err = runLacking(*lacking, flag.Args())
+	default:
 		err = run(*readme, *doc, flag.Args())
 	}
 	if err != nil {
@@ -44,6 +48,14 @@ func run(readme, doc string, files []string) error {
 		return err
 	}
 	return replace(doc, "speed", r.header()+fullTables(r))
+}
+
+func runLacking(n int, files []string) error {
+	r, err := read(files)
+	if err == nil {
+		fmt.Println(r.lacking(n))
+	}
+	return err
 }
 
 func runScale(doc, file string) error {

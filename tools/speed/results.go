@@ -13,7 +13,7 @@ import (
 	"golang.org/x/perf/benchmath"
 )
 
-// results are the samples of each benchmark, one for each round, by name without "Benchmark" and GOMAXPROCS, and by unit.
+// results are the samples of each benchmark, by name without "Benchmark" and GOMAXPROCS, and by unit.
 type results struct {
 	samples map[string]map[string][]float64
 	order   []string          // names as they first came
@@ -56,6 +56,9 @@ func (r *results) add(rec *benchfmt.Result) {
 		r.samples[full] = map[string][]float64{}
 		r.order = append(r.order, full)
 	}
+	if _, is := rec.Value("disturbed"); is {
+		return
+	}
 	for _, v := range rec.Values {
 		r.samples[full][v.Unit] = append(r.samples[full][v.Unit], v.Value)
 	}
@@ -71,23 +74,44 @@ func (r *results) median(name, unit string) (float64, bool) {
 	return benchmath.AssumeNothing.Summary(sample, 0.95).Center, true
 }
 
-// rounds is how often each benchmark ran at least.
-func (r *results) rounds() int {
-	least := 0
-	for _, units := range r.samples {
-		for _, values := range units {
-			if least == 0 || len(values) < least {
-				least = len(values)
-			}
-		}
+// samplesOf is how often a benchmark was measured undisturbed.
+func (r *results) samplesOf(name string) int {
+	n := 0
+	for _, values := range r.samples[name] {
+		n = max(n, len(values))
+	}
+	return n
+}
+
+// least is how often each benchmark was measured undisturbed at least.
+func (r *results) least() int {
+	least := r.samplesOf(r.order[0])
+	for _, name := range r.order {
+		least = min(least, r.samplesOf(name))
 	}
 	return least
 }
 
+// lacking is a pattern for -test.bench of the benchmarks that were measured undisturbed less than n times, empty if none was.
+func (r *results) lacking(n int) string {
+	var patterns []string
+	for _, name := range r.order {
+		if r.samplesOf(name) >= n {
+			continue
+		}
+		parts := strings.Split("Benchmark"+name, "/")
+		for i, part := range parts {
+			parts[i] = "^" + regexp.QuoteMeta(part) + "$"
+		}
+		patterns = append(patterns, strings.Join(parts, "/"))
+	}
+	return strings.Join(patterns, "|")
+}
+
 // header says where the figures come from, and how busy the machine already was.
 func (r *results) header() string {
-	return fmt.Sprintf("%s, %s cores, load average %s when it began; %s; commit %s; `%s`, medians of %d rounds.\n\n",
-		r.config["cpu"], r.config["cores"], r.config["load"], r.config["goversion"], r.config["commit"], r.config["command"], r.rounds())
+	return fmt.Sprintf("%s, %s cores, load average %s when it began; %s; commit %s; `%s`, medians of at least %d measurements.\n\n",
+		r.config["cpu"], r.config["cores"], r.config["load"], r.config["goversion"], r.config["commit"], r.config["command"], r.least())
 }
 
 // key returns the value of a key=value part of a benchmark's name.

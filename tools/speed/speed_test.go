@@ -54,7 +54,7 @@ func TestMediansAreOverTheRounds(t *testing.T) {
 }
 
 func TestHeaderSaysWhereFiguresComeFrom(t *testing.T) {
-	want := "Some CPU @ 2.50GHz, 2 cores, load average 0.25 when it began; go1.26.8; commit abc1234; `make bench`, medians of 1 rounds.\n\n"
+	want := "Some CPU @ 2.50GHz, 2 cores, load average 0.25 when it began; go1.26.8; commit abc1234; `make bench`, medians of at least 1 measurements.\n\n"
 	if got := parse(t, sample).header(); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -174,5 +174,28 @@ func TestScaleGoesIntoItsPlace(t *testing.T) {
 	}
 	if text, _ := os.ReadFile(doc); string(text) != "a\n<!-- scale:begin -->\nnew\n<!-- scale:end -->\nb\n" {
 		t.Errorf("got %s", text)
+	}
+}
+
+func TestWhatWasDisturbedDoesNotCountAndIsLacking(t *testing.T) {
+	r := parse(t, `goos: linux
+BenchmarkFloor/of=clock-read/goroutines=2-2	100	20.00 ns/op
+BenchmarkFloor/of=clock-read/goroutines=2-2	100	90.00 ns/op	1.000 disturbed
+BenchmarkCall/case=closed-1%/lib=a.b-2	100	90.00 ns/op	1.000 disturbed
+`)
+	if got, _ := r.median("Floor/of=clock-read/goroutines=2", perCall); math.Abs(got*1e9-20) > 1e-6 {
+		t.Errorf("the median is %g, want 20", got*1e9)
+	}
+	if r.least() != 0 {
+		t.Errorf("measured at least %d times, want 0", r.least())
+	}
+	for n, want := range []string{
+		"",
+		`^BenchmarkCall$/^case=closed-1%$/^lib=a\.b$`,
+		`^BenchmarkFloor$/^of=clock-read$/^goroutines=2$|^BenchmarkCall$/^case=closed-1%$/^lib=a\.b$`,
+	} {
+		if got := r.lacking(n); got != want {
+			t.Errorf("fewer than %d: %q, want %q", n, got, want)
+		}
 	}
 }
