@@ -134,6 +134,6 @@ type flight struct {
 // ended is deferred: it settles a call that panics or exits its goroutine.
 func (f *flight) ended() {
 	if f.breaker != nil {
-		f.breaker.end(nil, f.way, errDidNotReturn)
+		f.breaker.end(context.Background(), f.way, errDidNotReturn)
 	}
 }
