@@ -3,10 +3,8 @@ package speed
 import (
 	"context"
 	"errors"
-	"runtime"
 	"sync"
 	"sync/atomic"
-	"testing"
 )
 
 // A work makes the calls of a hundred from one to another.
@@ -68,29 +66,25 @@ func ending(i, failing int) error {
 	return nil
 }
 
-// run makes b.N calls from so many goroutines, which take them in small shares: none is left with a rest while others are done.
-func run(b *testing.B, goroutines int, do work) {
-	b.Helper()
-	b.ReportAllocs()
+// makeFrom makes n calls from so many goroutines, which take them in small shares: none is left with a rest while others are done.
+func (w work) makeFrom(goroutines, n int) {
 	if goroutines == 1 {
-		measure(b, 1, func() { do.make(0, b.N) })
+		w.make(0, n)
 		return
 	}
-	share := max(1, b.N/128)
-	measure(b, min(goroutines, runtime.GOMAXPROCS(0)), func() {
-		var taken atomic.Int64
-		var wg sync.WaitGroup
-		for range goroutines {
-			wg.Go(func() {
-				for {
-					from := int(taken.Add(int64(share))) - share
-					if from >= b.N {
-						return
-					}
-					do.make(from, min(share, b.N-from))
+	share := max(1, n/128)
+	var taken atomic.Int64
+	var wg sync.WaitGroup
+	for range goroutines {
+		wg.Go(func() {
+			for {
+				from := int(taken.Add(int64(share))) - share
+				if from >= n {
+					return
 				}
-			})
-		}
-		wg.Wait()
-	})
+				w.make(from, min(share, n-from))
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -1,6 +1,7 @@
 package speed
 
 import (
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -10,13 +11,14 @@ import (
 
 // Who shares a processor, or a core's other thread, with other programs runs at a speed that says nothing about libraries: work
 // loses more by it than waiting for the clock does. Such moments show in how long a read of the clock takes, on which no library
-// has an influence. So a measurement counts if the clock was about as quick as ever right before and right after it, on each
-// processor that it used. Else it is made again; when patience is over, it does not count.
+// has an influence. So a benchmark is cut into slices, and a slice counts if the clock was about as quick as ever right before and
+// right after it, on each processor that it used. What a call takes is the median of those.
 const (
-	patience = 500 * time.Millisecond
-	reads    = 500
-	margin   = 1.15 // by the quickest
-	trial    = 100  // calls, or fewer: then the number of calls for the measurement is still being looked for
+	slice    = 200 * time.Microsecond // at most; at least half of it
+	enough   = 25                     // slices
+	patience = time.Second
+	reads    = 200
+	margin   = 1.1 // by the quickest
 )
 
 // quickest is how long the reads take when nobody disturbs them.
@@ -54,34 +56,57 @@ func quiet(processors int) (is bool, release func()) {
 	return slices.Max(took) <= time.Duration(margin*float64(quickest())), func() { released.Store(1) }
 }
 
-// measure times f when its processors are quiet. Else it says so by the unit disturbed, and whoever reads that drops the result.
-func measure(b *testing.B, processors int, f func()) {
-	b.Helper()
-	if b.N <= trial {
-		b.ResetTimer()
-		f()
-		return
+// measurement is how long a call takes.
+type measurement struct {
+	perCall   float64 // ns
+	disturbed bool    // too seldom quiet: whoever reads that drops it
+}
+
+func (m *measurement) report(b *testing.B) {
+	b.ReportMetric(m.perCall, "ns/op")
+	if m.disturbed {
+		b.ReportMetric(1, "disturbed")
 	}
+}
+
+// measure times calls of do, from so many goroutines, while their processors are quiet.
+func measure(goroutines int, do work) *measurement {
 	quickest()
-	for until := time.Now().Add(patience); time.Now().Before(until); {
-		is, release := quiet(processors)
-		if !is {
-			release()
-			continue
+	processors := min(goroutines, runtime.GOMAXPROCS(0))
+	n := callsOfSlice(goroutines, do)
+	var quietly, all []float64
+	before, release := quiet(processors)
+	for until := time.Now().Add(patience); len(quietly) < enough && time.Now().Before(until); {
+		from := time.Now()
+		release()
+		do.makeFrom(goroutines, n)
+		perCall := float64(time.Since(from).Nanoseconds()) / float64(n)
+		var after bool
+		after, release = quiet(processors)
+		if all = append(all, perCall); before && after {
+			quietly = append(quietly, perCall)
 		}
-		b.ResetTimer()
-		b.StartTimer()
-		release()
-		f()
-		b.StopTimer()
-		is, release = quiet(processors)
-		release()
-		if is {
-			return
+		before = after
+	}
+	release()
+	if len(quietly) < enough {
+		return &measurement{median(all), true}
+	}
+	return &measurement{median(quietly), false}
+}
+
+func median(of []float64) float64 {
+	slices.Sort(of)
+	return of[len(of)/2]
+}
+
+// callsOfSlice returns how many calls fill a slice.
+func callsOfSlice(goroutines int, do work) int {
+	for n := 1; ; n *= 2 {
+		from := time.Now()
+		do.makeFrom(goroutines, n)
+		if time.Since(from) > slice/2 {
+			return n
 		}
 	}
-	b.ResetTimer()
-	b.StartTimer()
-	f()
-	b.ReportMetric(1, "disturbed")
 }

@@ -23,10 +23,22 @@ func goroutines() []int {
 	return slices.Compact(all)
 }
 
-// each runs a benchmark with each number of goroutines.
+// each runs a benchmark with each number of goroutines. Its b.N calls are for their allocations only; how long a call takes is
+// measured beside them.
 func each(b *testing.B, name string, prepare func(*testing.B) work) {
 	for _, n := range goroutines() {
-		b.Run(fmt.Sprintf("%s/goroutines=%d", name, n), func(b *testing.B) { run(b, n, prepare(b)) })
+		var m *measurement
+		b.Run(fmt.Sprintf("%s/goroutines=%d", name, n), func(b *testing.B) {
+			do := prepare(b)
+			b.ReportAllocs()
+			b.ResetTimer()
+			do.makeFrom(n, b.N)
+			b.StopTimer()
+			if m == nil {
+				m = measure(n, do)
+			}
+			m.report(b)
+		})
 	}
 }
 
@@ -189,4 +201,9 @@ func TestMixFailsSoManyInAHundred(t *testing.T) {
 		}
 		require.Equal(t, failing, failed)
 	}
+}
+
+func TestAMeasurementIsThatOfItsCalls(t *testing.T) {
+	m := measure(1, func(from, to int) { time.Sleep(time.Duration(to-from) * time.Millisecond) })
+	require.GreaterOrEqual(t, m.perCall, float64(time.Millisecond))
 }
