@@ -14,8 +14,7 @@ import (
 // has an influence. So a benchmark is cut into slices, and a slice counts if the clock was about as quick as ever right before and
 // right after it, on each processor that it used. What a call takes is the median of those.
 const (
-	slice    = 200 * time.Microsecond // at most; at least half of it
-	enough   = 25                     // slices
+	enough   = 9 // slices
 	patience = time.Second
 	reads    = 200
 	margin   = 1.1 // by the quickest
@@ -100,12 +99,17 @@ func median(of []float64) float64 {
 	return of[len(of)/2]
 }
 
-// callsOfSlice returns how many calls fill a slice.
+// callsOfSlice returns how many calls fill a slice. Goroutines that meet need longer ones: a lock that many wait for shows what it
+// costs after a millisecond.
 func callsOfSlice(goroutines int, do work) int {
+	least := 100 * time.Microsecond
+	if goroutines > 1 {
+		least = time.Millisecond
+	}
 	for n := 1; ; n *= 2 {
 		from := time.Now()
 		do.makeFrom(goroutines, n)
-		if time.Since(from) > slice/2 {
+		if time.Since(from) > least {
 			return n
 		}
 	}
