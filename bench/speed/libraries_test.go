@@ -24,6 +24,12 @@ import (
 	ours "github.com/failfast-go/breaker"
 )
 
+// TestMain keeps go-zero from printing its statistics, each minute, into the middle of a result.
+func TestMain(m *testing.M) {
+	logx.Disable()
+	m.Run()
+}
+
 // A situation is what a call meets. A breaker in one stays in it, however long it is called.
 type situation string
 
@@ -321,7 +327,6 @@ func withGoZero(_ testing.TB, s situation, c *calls) work {
 	if s != closed {
 		return nil
 	}
-	logx.Disable()
 	b := gozero.NewBreaker()
 	return func(from, to int) {
 		for _, call := range c.err[from:to] {

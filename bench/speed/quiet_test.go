@@ -75,7 +75,7 @@ func measure(goroutines int, do work) *measurement {
 	n := callsOfSlice(goroutines, do)
 	var quietly, all []float64
 	before, release := quiet(processors)
-	for until := time.Now().Add(patience); len(quietly) < enough && time.Now().Before(until); {
+	for until := time.Now().Add(patience); ; {
 		from := time.Now()
 		release()
 		do.makeFrom(goroutines, n)
@@ -86,6 +86,9 @@ func measure(goroutines int, do work) *measurement {
 			quietly = append(quietly, perCall)
 		}
 		before = after
+		if len(quietly) == enough || time.Now().After(until) {
+			break
+		}
 	}
 	release()
 	if len(quietly) < enough {
@@ -99,17 +102,19 @@ func median(of []float64) float64 {
 	return of[len(of)/2]
 }
 
-// callsOfSlice returns how many calls fill a slice. Goroutines that meet need longer ones: a lock that many wait for shows what it
-// costs after a millisecond.
+// callsOfSlice returns how many calls fill a slice three times in a row: one may seem long because it was disturbed. Goroutines that
+// meet need longer ones: a lock that many wait for shows what it costs after a millisecond.
 func callsOfSlice(goroutines int, do work) int {
 	least := 100 * time.Microsecond
 	if goroutines > 1 {
 		least = time.Millisecond
 	}
-	for n := 1; ; n *= 2 {
+	for n, long := 1, 0; ; {
 		from := time.Now()
 		do.makeFrom(goroutines, n)
-		if time.Since(from) > least {
+		if time.Since(from) < least {
+			n, long = 2*n, 0
+		} else if long++; long == 3 {
 			return n
 		}
 	}

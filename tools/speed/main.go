@@ -2,9 +2,10 @@
 //
 //	speed -readme README.md -doc docs/speed.md bench.txt
 //
-// A measurement with the unit disturbed does not count. It replaces what stands between the markers `<!-- speed:begin -->` and `<!-- speed:end -->` in both files, and between those
-// of targets in the second. Figures are medians. It judges nothing: a target that is missed is written down
-// as missed. With -lacking it only prints which benchmarks were measured less often than that. With -scale it puts what bench/scale printed between the second file's markers of that name instead.
+// It replaces what stands between the markers `<!-- speed:begin -->` and `<!-- speed:end -->` in both files, and between those
+// of targets in the second. Figures are medians; a measurement with the unit disturbed does not count. It judges nothing: a target
+// that is missed is written down as missed. With -lacking it only prints which benchmarks were measured less often than that. With
+// -scale it puts what bench/scale printed between the second file's markers of that name instead.
 package main
 
 import (
